@@ -1,0 +1,67 @@
+"""How every recipe starts, how it ends when the input was bad, and where it may write."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from .errors import InputError
+
+__all__ = ["new_run_folder", "run"]
+
+
+def run(main: Callable[[list[str] | None], None]) -> NoReturn:
+    """Run a recipe's `main` on the command line's arguments and leave the process.
+
+    Exit codes: 0 when `main` returns; 2 for an `InputError`, whose sentence goes to standard error without a traceback
+    (argparse ends with 2 as well); 130 when the user interrupts. Any other exception is a fault of the program and
+    keeps its traceback.
+
+    Args:
+        main: Takes the arguments after the program's name.
+    """
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: stopped before the end, results so far are incomplete", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def new_run_folder(path: str | Path, *, resume: bool = False) -> Path:
+    """Make the folder of a run, and refuse to mix a new run with an old one.
+
+    Call it after every other input has been checked, so that bad input leaves no folder behind.
+
+    Args:
+        path: The folder; it may be missing or empty.
+        resume: Go on in a folder that an earlier run has filled; then it has to be there.
+
+    Returns:
+        The folder, which exists.
+
+    Raises:
+        InputError: The folder already holds files (and `resume` is off), is missing (and `resume` is on), is not a
+            folder, or cannot be written to.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run folder '{folder}' is a file; name another folder")
+    filled = folder.is_dir() and any(folder.iterdir())
+    if resume and not filled:
+        raise InputError(f"run folder '{folder}' holds nothing to resume; name the folder of an earlier run")
+    if filled and not resume:
+        raise InputError(f"run folder '{folder}' already holds a run; name another folder or delete this one first")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"run folder '{folder}' cannot be made ({error.strerror}); name another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"run folder '{folder}' cannot be written to; name another folder")
+    return folder

@@ -1,0 +1,129 @@
+"""What NNI 3.0 and BasicSR 1.4.2 need to live with today's torch and torchvision, each shim with its reason.
+
+Whoever imports BasicSR or NNI calls `prepare_basicsr` or `prepare_nni` first. Importing this module itself is light.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+__all__ = ["prepare_basicsr", "prepare_nni"]
+
+
+@functools.cache
+def prepare_nni() -> None:
+    """Import `nni.nas.nn.pytorch` without the one harmless warning that it gives.
+
+    NNI wraps every class of `torch.nn` at import and warns of the one that is neither a module nor known to it,
+    `torch.nn.Buffer`, new in torch 2.5; it passes the class through unchanged, which is right. Only that message is
+    silenced, only during this import, and the caller's warning filters come back afterwards.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=r"<class 'torch\.nn\.parameter\.Buffer'> is found to be not a nn\.Module",
+            category=RuntimeWarning,
+        )
+        importlib.import_module("nni.nas.nn.pytorch")
+
+
+@functools.cache
+def prepare_basicsr() -> None:
+    """Make `import basicsr` work and its training run on a CPU, in one process or several.
+
+    * `basicsr.data.degradations` imports `rgb_to_grayscale` from `torchvision.transforms.functional_tensor`, a module
+      that torchvision 0.17 removed; a module of that name with that one function is put in its place.
+    * `_init_dist_pytorch` takes the rank modulo the number of GPUs and asks for NCCL: without a GPU that divides by
+      zero; the processes then meet through gloo.
+    * `BaseModel.model_to_device` pins a distributed network to the current GPU, which does not exist on a CPU.
+    * `load_resume_state` puts the saved optimizer state on the current GPU, so that no training goes on without one.
+    """
+    _provide_functional_tensor()
+    dist_util = importlib.import_module("basicsr.utils.dist_util")
+    train = importlib.import_module("basicsr.train")
+    base_model = importlib.import_module("basicsr.models.base_model")
+    dist_util._init_dist_pytorch = _with_gloo_on_cpu(dist_util._init_dist_pytorch)
+    base_model.BaseModel.model_to_device = _with_ddp_on_cpu(base_model.BaseModel.model_to_device)
+    train.load_resume_state = functools.partial(_load_resume_state, train.check_resume)
+
+
+def _provide_functional_tensor() -> None:
+    """Put back `torchvision.transforms.functional_tensor` with the one function that BasicSR takes from it."""
+    name = "torchvision.transforms.functional_tensor"
+    transforms = importlib.import_module("torchvision.transforms")
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
+        return
+    module = types.ModuleType(name, "Stands in for the module of torchvision 0.16 and older.")
+    module.__dict__["rgb_to_grayscale"] = transforms.functional.rgb_to_grayscale
+    sys.modules[name] = module
+
+
+def _with_gloo_on_cpu(original: Any) -> Any:
+    """BasicSR's start of a process group, with gloo where there is no GPU.
+
+    Args:
+        original: `basicsr.utils.dist_util._init_dist_pytorch`, which stays in charge where there is one.
+    """
+    import torch
+
+    @functools.wraps(original)
+    def init_dist_pytorch(backend: str, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            original(backend, **kwargs)
+        else:
+            torch.distributed.init_process_group(backend="gloo", **kwargs)
+
+    return init_dist_pytorch
+
+
+def _with_ddp_on_cpu(original: Any) -> Any:
+    """BasicSR's placing of a network, with a distributed wrapper that names no device where there is no GPU.
+
+    Args:
+        original: `basicsr.models.base_model.BaseModel.model_to_device`, which stays in charge in every other case.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    @functools.wraps(original)
+    def model_to_device(self: Any, net: Any) -> Any:
+        if not self.opt["dist"] or self.device.type == "cuda":
+            return original(self, net)
+        unused = self.opt.get("find_unused_parameters", False)
+        return DistributedDataParallel(net.to(self.device), find_unused_parameters=unused)
+
+    return model_to_device
+
+
+def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any] | None:
+    """BasicSR's search for a state to resume from, loaded to the CPU and without running any pickled code.
+
+    The optimizer moves its state to wherever its parameters are, so that the CPU is right for every device. States are
+    looked for in the experiment's own folder, which for BasicSR is the one below the working directory.
+
+    Args:
+        check_resume: `basicsr.train.check_resume`, which names the networks' weights that belong to the state.
+        opt: BasicSR's parsed options; the path found is written to `opt["path"]["resume_state"]`.
+
+    Returns:
+        The saved state, or None where the training starts anew.
+    """
+    import torch
+
+    path = opt["path"].get("resume_state")
+    if opt["auto_resume"]:
+        states = Path(opt["path"]["training_states"]).glob("*.state")
+        latest = max(states, key=lambda state: float(state.stem), default=None)
+        if latest is not None:
+            path = opt["path"]["resume_state"] = os.fspath(latest)
+    if not path:
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    check_resume(opt, state["iter"])
+    return state
