@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import InputError
+from quantnas_ext.errors import InputError
 
 __all__ = ["new_run_folder", "run"]
 

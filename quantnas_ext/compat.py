@@ -46,9 +46,9 @@ def prepare_basicsr() -> None:
     * `load_resume_state` puts the saved optimizer state on the current GPU, so that no training goes on without one.
     """
     _provide_functional_tensor()
-    dist_util = importlib.import_module("basicsr.utils.dist_util")
-    train = importlib.import_module("basicsr.train")
-    base_model = importlib.import_module("basicsr.models.base_model")
+    dist_util: Any = importlib.import_module("basicsr.utils.dist_util")
+    train: Any = importlib.import_module("basicsr.train")
+    base_model: Any = importlib.import_module("basicsr.models.base_model")
     dist_util._init_dist_pytorch = _with_gloo_on_cpu(dist_util._init_dist_pytorch)
     base_model.BaseModel.model_to_device = _with_ddp_on_cpu(base_model.BaseModel.model_to_device)
     train.load_resume_state = functools.partial(_load_resume_state, train.check_resume)

@@ -1,0 +1,296 @@
+"""The configuration of a run: defaults live here, YAML files hold only what differs from them.
+
+`load_config` reads a file, applies `--set key=value` overrides and checks everything; `save_config` writes the whole
+configuration beside a result, and reading that file gives an equal configuration back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.schema import build, number, read_yaml
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "SearchConfig",
+    "SpaceConfig",
+    "TrainConfig",
+    "add_config_arguments",
+    "load_config",
+    "save_config",
+    "shipped_configs",
+]
+
+
+@dataclass
+class SpaceConfig:
+    """Which model space is searched.
+
+    Attributes:
+        name: The space's name.
+        arguments: What the space is built with, such as `scale` and `channels`; the space itself checks them.
+    """
+
+    name: str = "sr_basic"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DataConfig:
+    """Images to search, train and evaluate on. A dataset folder holds `HR/*.png` and `LRx{scale}/*.png`.
+
+    Attributes:
+        train: Dataset folders whose images are put together.
+        test: Dataset folders to evaluate on, by the name that they have in tables.
+        patch: Side of the low-resolution crops of a search, in pixels.
+        batch_size: Crops in a batch of a search.
+        workers: Processes that load data; 0 loads in the main process.
+        validation_share: Share of the training images on which the search trains the logits rather than the weights.
+    """
+
+    train: list[str] = field(default_factory=list)
+    test: dict[str, str] = field(default_factory=dict)
+    patch: int = number(32, least=4)
+    batch_size: int = number(8, least=1)
+    workers: int = number(0, least=0)
+    validation_share: float = number(0.5, above=0, below=1)
+
+
+@dataclass
+class SearchConfig:
+    """The bilevel search of architecture and weights.
+
+    Attributes:
+        epochs: Passes over the training half, warm-up included.
+        steps_per_epoch: Steps in an epoch; None for one whole pass.
+        warmup_epochs: Epochs at the start in which only the weights are trained.
+        weight_learning_rate: Adam's learning rate for the weights, with cosine decay.
+        weight_decay: Adam's weight decay for the weights.
+        gradient_clip: Largest norm of the weights' gradient.
+        architecture_learning_rate: Adam's learning rate for the logits, which move by about as much in a step.
+        noise: Distribution of the quantization noise; "none" searches without noise.
+        noise_mixture: How the noise of several precisions adds up: "rss", the root sum of squares of independent
+            draws, or "power", the expected error power.
+        entropy: Weight of the entropy of the architecture's distribution at the end of its schedule.
+        bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
+        mixed_precision: Arithmetic of the search.
+    """
+
+    epochs: int = number(20, least=1)
+    steps_per_epoch: int | None = number(None, least=1)
+    warmup_epochs: int = number(0, least=0)
+    weight_learning_rate: float = number(1e-3, above=0)
+    weight_decay: float = number(3e-8, least=0)
+    gradient_clip: float = number(5.0, above=0)
+    architecture_learning_rate: float = number(3e-4, above=0)
+    noise: Literal["uniform", "gaussian", "none"] = "uniform"
+    noise_mixture: Literal["rss", "power"] = "rss"
+    entropy: float = number(1e-3, least=0)
+    bitops_penalty: float = 1e-3
+    mixed_precision: Literal["no", "bf16"] = "no"
+
+
+@dataclass
+class TrainConfig:
+    """The final training of a found network.
+
+    Attributes:
+        iterations: Iterations of quantization-aware training.
+        full_precision_iterations: Iterations without quantization before them.
+        from_supernet: Start from the supernet's weights instead of new ones.
+        precision: Bits for every searched layer instead of the found ones, as in `8` or `w4a8`; None keeps what was
+            found, 32 trains in full precision.
+        learning_rate: Adam's learning rate, with cosine decay.
+        batch_size: Crops in a batch.
+        patch: Side of the low-resolution crops, in pixels.
+        validate_every: Iterations between two validations.
+        checkpoint_every: Iterations between two checkpoints.
+    """
+
+    iterations: int = number(1000, least=1)
+    full_precision_iterations: int = number(0, least=0)
+    from_supernet: bool = False
+    precision: int | str | None = None
+    learning_rate: float = number(1e-4, above=0)
+    batch_size: int = number(8, least=1)
+    patch: int = number(32, least=4)
+    validate_every: int = number(500, least=1)
+    checkpoint_every: int = number(500, least=1)
+
+
+@dataclass
+class Config:
+    """Everything that a run depends on.
+
+    Attributes:
+        seed: Seed of every random number; NumPy takes 32 bits.
+        run: Folder that holds all results of the run.
+        space: The model space.
+        data: The images.
+        search: The search.
+        train: The final training.
+    """
+
+    seed: int = number(0, least=0, most=2**32 - 1)
+    run: str = "runs/demo"
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and check a configuration.
+
+    Args:
+        path_or_name: A YAML file, or the bare name of a shipped configuration such as `demo`; None for the defaults.
+        overrides: `key=value` texts with whole keys, such as `search.epochs=3`, in the order of application; values are
+            read as YAML and replace what stood there.
+
+    Raises:
+        InputError: A missing or unreadable file, text that is not YAML, an unknown key, a value of another type or out
+            of its range, or values that do not go together. The sentence names the file or override, and the key.
+    """
+    values: dict[str, Any] = {}
+    source = "the default configuration"
+    if path_or_name is not None:
+        path = _find(path_or_name)
+        source = f"configuration '{path}'"
+        values = _read(path, source)
+    for override in overrides:
+        key, value = _parse_override(override)
+        one: dict[str, Any] = {}
+        _put(one, key, value)
+        _build(one, f"'--set {override}'")
+        _put(values, key, value)
+    return _build(values, f"{source} with --set {' '.join(overrides)}" if overrides else source, whole=True)
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the whole configuration as YAML, checked, and complete or not at all.
+
+    Args:
+        config: What to write.
+        path: A file in an existing folder; it is replaced if it exists.
+
+    Raises:
+        InputError: A value that `load_config` would not take either.
+    """
+    path = Path(path)
+    checked = _build(dataclasses.asdict(config), f"the configuration for '{path}'", whole=True)
+    text = yaml.safe_dump(dataclasses.asdict(checked), sort_keys=False, allow_unicode=True)
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Give a recipe the two arguments that go to `load_config`: `arguments.config` and `arguments.overrides`.
+
+    Args:
+        parser: The recipe's parser.
+        default: The configuration to take where the user names none.
+    """
+    names = ", ".join(shipped_configs())
+    instead = f" (default: {default})" if default else ""
+    configuration = f"a YAML file, or one of: {names}{instead}"
+    parser.add_argument("--config", metavar="NAME|FILE", default=default, help=configuration)
+    override = "override one value, as in --set search.epochs=3; repeatable"
+    parser.add_argument("--set", metavar="KEY=VALUE", dest="overrides", action="append", default=[], help=override)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configurations that come with the package, by name; in a checkout they lie beside it."""
+    package = Path(__file__).parent
+    for folder in (package / "recipes" / "configs", package.parent / "recipes" / "configs"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def _find(path_or_name: str | Path) -> Path:
+    """The file that a path or a bare name means."""
+    path = Path(path_or_name)
+    shipped = shipped_configs()
+    if path.suffix == "" and path.name == str(path_or_name):
+        if path.name not in shipped:
+            raise unknown_name("configuration", path.name, shipped)
+        return shipped[path.name]
+    if not path.is_file():
+        names = ", ".join(shipped)
+        raise InputError(f"configuration '{path}' is not a file; name a YAML file, or one of those that ship: {names}")
+    return path
+
+
+def _read(path: Path, source: str) -> dict[str, Any]:
+    """The values in a configuration file, each checked."""
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or an InputError that does not name the file yet
+        reason = error if isinstance(error, InputError) else "not a text file"
+        raise InputError(f"{source}: {reason}") from error
+    _build(values, source)
+    return values or {}
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of a `key=value` text."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"'--set {override}' is not of the form KEY=VALUE, as in --set search.epochs=3")
+    try:
+        return key, read_yaml(text)
+    except InputError as error:
+        raise InputError(f"'--set {override}': {error}") from error
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set one value by its whole key, in place; what is no mapping on the way becomes one."""
+    *sections, name = key.split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[name] = value
+
+
+def _build(values: Any, source: str, *, whole: bool = False) -> Config:
+    """The configuration from its values, with `source` in front of any error.
+
+    Args:
+        values: What differs from the defaults.
+        source: Where the values come from, as it reads at the start of a sentence.
+        whole: Also check values that have to go together, which a single override need not meet.
+    """
+    try:
+        config = build(Config, values)
+        if config.train.precision is not None:
+            _check_precision(config.train.precision)
+        warmup, epochs = config.search.warmup_epochs, config.search.epochs
+        if whole and warmup >= epochs:
+            raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")
+        return config
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def _check_precision(precision: int | str) -> None:
+    """Refuse what is no precision, naming the key. Imported late: the quantization package loads torch."""
+    from quantnas_ext.quantization.precision import Precision
+
+    try:
+        Precision.parse(precision)
+    except InputError as error:
+        raise InputError(f"'train.precision': {error}") from error
