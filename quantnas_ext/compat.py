@@ -15,6 +15,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from quantnas_ext.errors import InputError
+
 __all__ = ["prepare_basicsr", "prepare_nni"]
 
 
@@ -28,7 +30,8 @@ def prepare_nni() -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore", message=r"<class 'torch\.nn\.parameter\.Buffer'> is found to be not a nn\.Module",
+            "ignore",
+            message=r"<class 'torch\.nn\.parameter\.Buffer'> is found to be not a nn\.Module",
             category=RuntimeWarning,
         )
         importlib.import_module("nni.nas.nn.pytorch")
@@ -38,6 +41,7 @@ def prepare_nni() -> None:
 def prepare_basicsr() -> None:
     """Make `import basicsr` work and its training run on a CPU, in one process or several.
 
+    * OpenCV's usual wheel needs the libraries of a desktop; where they are missing the error says what to install.
     * `basicsr.data.degradations` imports `rgb_to_grayscale` from `torchvision.transforms.functional_tensor`, a module
       that torchvision 0.17 removed; a module of that name with that one function is put in its place.
     * `_init_dist_pytorch` takes the rank modulo the number of GPUs and asks for NCCL: without a GPU that divides by
@@ -45,6 +49,7 @@ def prepare_basicsr() -> None:
     * `BaseModel.model_to_device` pins a distributed network to the current GPU, which does not exist on a CPU.
     * `load_resume_state` puts the saved optimizer state on the current GPU, so that no training goes on without one.
     """
+    _require_opencv()
     _provide_functional_tensor()
     dist_util: Any = importlib.import_module("basicsr.utils.dist_util")
     train: Any = importlib.import_module("basicsr.train")
@@ -52,6 +57,17 @@ def prepare_basicsr() -> None:
     dist_util._init_dist_pytorch = _with_gloo_on_cpu(dist_util._init_dist_pytorch)
     base_model.BaseModel.model_to_device = _with_ddp_on_cpu(base_model.BaseModel.model_to_device)
     train.load_resume_state = functools.partial(_load_resume_state, train.check_resume)
+
+
+def _require_opencv() -> None:
+    """Import OpenCV, and say what to do where its wheel lacks a library of the system, such as libGL on a server."""
+    try:
+        importlib.import_module("cv2")
+    except ImportError as error:
+        raise ImportError(
+            f"OpenCV cannot be loaded ({error}); on a machine without a desktop install opencv-python-headless "
+            "in place of opencv-python"
+        ) from error
 
 
 def _provide_functional_tensor() -> None:
@@ -113,6 +129,9 @@ def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any]
 
     Returns:
         The saved state, or None where the training starts anew.
+
+    Raises:
+        InputError: The state that the options name is missing, or is not one that BasicSR saved.
     """
     import torch
 
@@ -124,6 +143,11 @@ def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any]
             path = opt["path"]["resume_state"] = os.fspath(latest)
     if not path:
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    check_resume(opt, state["iter"])
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        check_resume(opt, state["iter"])
+    except OSError as error:
+        raise InputError(f"training state '{path}' cannot be read ({error.strerror}); name an existing one") from error
+    except Exception as error:  # a broken or foreign pickle raises nearly anything
+        raise InputError(f"'{path}' is not a training state of BasicSR; name a file such as 500.state") from error
     return state
