@@ -1,0 +1,143 @@
+"""Concrete quantized layers: ordinary layers with two quantizers plugged in, never with an activation inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
+from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+
+
+class QuantizedLayer(nn.Module):
+    """What ``QuantConv2d`` and ``QuantLinear`` share: their precision, quantizers and effective parameters."""
+
+    weight: Tensor
+    bias: Tensor | None
+    precision: Precision
+    weight_quantizer: nn.Module
+    activation_quantizer: nn.Module
+    quantized: bool
+
+    def _plug_in(self, bits: Precision | int | str | Sequence[int], signed: bool) -> None:
+        self.precision = Precision.parse(bits)
+        self.quantized = True
+        weight_bits, activation_bits = self.precision.weight_bits, self.precision.activation_bits
+        self.weight_quantizer = (
+            nn.Identity() if weight_bits == FULL_PRECISION_BITS else LSQWeightQuantizer(weight_bits, self.weight.shape)
+        )
+        self.activation_quantizer = (
+            nn.Identity()
+            if activation_bits == FULL_PRECISION_BITS
+            else LSQActivationQuantizer(activation_bits, signed=signed)
+        )
+        self.reset_steps()
+
+    def reset_steps(self) -> None:
+        """Start the weight steps anew from the present weight; activation steps restart from the next batch."""
+        if isinstance(self.weight_quantizer, LSQWeightQuantizer):
+            self.weight_quantizer.reset(self.weight)
+        if isinstance(self.activation_quantizer, LSQActivationQuantizer):
+            self.activation_quantizer.reset()
+
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input, weight and bias as the layer computes with them.
+
+        The bias sits on the grid ``s_w * s_x`` that an integer accumulator has, wherever both are quantized, so that
+        training sees what integer inference will compute.
+        """
+        if not self.quantized:
+            return x, self.weight, self.bias
+        x, weight, bias = self.activation_quantizer(x), self.weight_quantizer(self.weight), self.bias
+        if (
+            bias is not None
+            and isinstance(self.weight_quantizer, LSQWeightQuantizer)
+            and isinstance(self.activation_quantizer, LSQActivationQuantizer)
+        ):
+            grid = (self.weight_quantizer.step.flatten() * self.activation_quantizer.step).detach()
+            bias = bias + ((bias / grid).round() * grid - bias).detach()
+        return x, weight, bias
+
+
+class QuantConv2d(nn.Conv2d, QuantizedLayer):
+    """A convolution whose weights (LSQ, per output channel) and inputs (LSQ, per tensor) are fake-quantized.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as ``torch.nn.Conv2d``.
+        bits: precision in any form that ``Precision.parse`` reads; 32 bits means no rounding and no quantizer at all.
+        signed: whether inputs can be negative; False after a ReLU.
+
+    Raises:
+        InputError: for an impossible precision.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        bits: Any = 8,
+        signed: bool = True,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self._plug_in(bits, signed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W]`` to ``[N, C_out, H', W']``."""
+        return self._conv_forward(*self.operands(x))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bits={self.precision}"
+
+
+class QuantLinear(nn.Linear, QuantizedLayer):
+    """A linear layer whose weights (LSQ, per output feature) and inputs (LSQ, per tensor) are fake-quantized.
+
+    Args:
+        in_features, out_features, bias: as ``torch.nn.Linear``.
+        bits: precision in any form that ``Precision.parse`` reads; 32 bits means no rounding and no quantizer at all.
+        signed: whether inputs can be negative; False after a ReLU.
+
+    Raises:
+        InputError: for an impossible precision.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, bits: Any = 8, signed: bool = True
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self._plug_in(bits, signed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, ..., in_features]`` to ``[N, ..., out_features]``."""
+        return F.linear(*self.operands(x))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bits={self.precision}"
+
+
+def quantized_layers(model: nn.Module) -> Iterator[QuantizedLayer]:
+    """Every ``QuantConv2d`` and ``QuantLinear`` of a model."""
+    return (cast(QuantizedLayer, module) for module in model.modules() if isinstance(module, QuantizedLayer))
+
+
+def set_quantization(model: nn.Module, enabled: bool) -> None:
+    """Turn the quantizers of all layers of a model on, or off (the layers then compute in full precision)."""
+    for layer in quantized_layers(model):
+        layer.quantized = enabled
+
+
+@torch.no_grad()
+def reset_steps(model: nn.Module) -> None:
+    """Restart all steps: weights' from their present values, activations' from the next batch."""
+    for layer in quantized_layers(model):
+        layer.reset_steps()

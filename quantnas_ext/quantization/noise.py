@@ -1,0 +1,77 @@
+"""Quantization noise: additive noise that stands for rounding error during a search.
+
+Rounding to a step ``D`` is replaced by ``x + D e`` with ``e`` uniform on [-1/2, 1/2], the error of an ideal uniform
+quantizer (variance 1/12), or Gaussian with standard deviation 1/2, as in Shvetsov et al., "QuantNAS for Super
+Resolution", IEEE Access 12 (2024). ``D_b(x) = (max x - min x) / (2^b - 1)`` for ``b`` bits, over the whole tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quantnas_ext.quantization.precision import FULL_PRECISION_BITS
+
+NoiseDistribution = Literal["uniform", "gaussian"]
+NoiseMixture = Literal["rss", "power"]
+
+NOISE_VARIANCE: dict[str, float] = {"uniform": 1.0 / 12.0, "gaussian": 1.0 / 4.0}
+NOISE_MIXTURES: tuple[str, ...] = ("rss", "power")
+
+
+def relative_steps(bits: Sequence[int]) -> Tensor:
+    """Steps in units of the tensor's range: ``1 / (2^b - 1)`` for each width, 0 at 32 bits (not quantized)."""
+    return torch.tensor([0.0 if b == FULL_PRECISION_BITS else 1.0 / (2**b - 1) for b in bits])
+
+
+def value_range(x: Tensor) -> Tensor:
+    """``max x - min x`` over the whole tensor: a float32 scalar without gradient."""
+    low, high = torch.aminmax(x.detach())
+    return high.float() - low.float()
+
+
+def _sqrt(squares: Tensor) -> Tensor:
+    """Square root whose gradient at zero is zero instead of infinite (all weight on 32 bits would give NaN)."""
+    positive = squares > 0
+    return torch.where(positive, squares, 1.0).sqrt() * positive
+
+
+def mixture_noise_scale(probabilities: Tensor, steps: Tensor, mixture: NoiseMixture = "rss") -> Tensor:
+    """Step of the single noise that stands for a mixture of precisions.
+
+    ``rss``: ``sqrt(sum_b p_b^2 D_b^2)``, the standard deviation of ``sum_b p_b D_b e_b`` with independent draws, as one
+    gets from mixing separately noised tensors. ``power``: ``sqrt(sum_b p_b D_b^2)``, the expected error power of one
+    precision drawn at random, which does not shrink in the middle of the simplex.
+
+    Args:
+        probabilities: ``[B]``, one for each precision.
+        steps: ``[B]``, step of each precision in any unit; 0 for 32 bits.
+        mixture: ``"rss"`` or ``"power"``.
+
+    Returns:
+        A float32 scalar in the unit of ``steps``, differentiable in ``probabilities``; where it is zero its gradient is too.
+    """
+    probabilities, steps = probabilities.float(), steps.float()
+    weights = probabilities.square() if mixture == "rss" else probabilities
+    return _sqrt((weights * steps.square()).sum())
+
+
+def add_quantization_noise(x: Tensor, scale: Tensor, distribution: NoiseDistribution = "uniform") -> Tensor:
+    """``x + scale * e`` with fresh independent noise for every element.
+
+    Args:
+        x: any shape.
+        scale: scalar step in the units of ``x`` (see ``mixture_noise_scale`` and ``value_range``).
+        distribution: ``"uniform"`` on [-1/2, 1/2] or ``"gaussian"`` with standard deviation 1/2.
+
+    Returns:
+        Same shape and dtype as ``x``. ``e`` carries no gradient; ``x`` and ``scale`` do.
+    """
+    if distribution == "uniform":
+        noise = torch.rand_like(x).sub_(0.5)
+    else:
+        noise = torch.randn_like(x).mul_(0.5)
+    return torch.addcmul(x, noise, scale.to(x.dtype))

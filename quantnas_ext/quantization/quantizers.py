@@ -1,0 +1,96 @@
+"""LSQ quantizers as modules: the learned steps of a layer's weights and of its input activations.
+
+A step is stored as its logarithm, so it stays positive whatever the optimizer does, and a learning rate changes it by
+a fraction of itself. (Stored directly, with Adam at 1e-3, a fifth of the steps of a small network end at or below zero.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantnas_ext.quantization.lsq import initial_step, lsq_quantize
+
+
+class LSQWeightQuantizer(nn.Module):
+    """Signed LSQ with one learned step for each output channel.
+
+    Args:
+        bits: width of the integers, 2 to 16.
+        weight_shape: shape of the weight, output channels first.
+    """
+
+    def __init__(self, bits: int, weight_shape: torch.Size) -> None:
+        super().__init__()
+        self.bits = bits
+        self.log_step = nn.Parameter(torch.zeros(weight_shape[0], *[1] * (len(weight_shape) - 1)))
+
+    @property
+    def step(self) -> Tensor:
+        """The steps, ``[C_out, 1, ...]``, positive, in units of the weight."""
+        return self.log_step.exp()
+
+    @torch.no_grad()
+    def reset(self, weight: Tensor) -> None:
+        """Start the steps anew from ``weight`` (``2 mean|w| / sqrt(Qp)`` in each channel)."""
+        self.log_step.copy_(initial_step(weight, self.bits, signed=True, per_channel=True).log())
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Fake-quantized ``weight``, same shape."""
+        return lsq_quantize(weight, self.step, self.bits, signed=True)
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, per output channel"
+
+
+class LSQActivationQuantizer(nn.Module):
+    """LSQ with one learned step for the tensor, started from the first batch it sees.
+
+    Args:
+        bits: width of the integers, 2 to 16.
+        signed: whether inputs can be negative. After a ReLU they cannot, and the sign bit is worth having.
+
+    The buffer ``started`` goes with the state dict, so a loaded quantizer keeps its step.
+    """
+
+    started: Tensor
+
+    def __init__(self, bits: int, *, signed: bool) -> None:
+        super().__init__()
+        self.bits = bits
+        self.signed = signed
+        self.log_step = nn.Parameter(torch.zeros(()))
+        self.register_buffer("started", torch.tensor(False))
+        # Mirrors the buffer: reading that in forward would synchronise with the GPU at every call.
+        self._started = False
+
+    @property
+    def step(self) -> Tensor:
+        """The step, a positive scalar in units of the activation."""
+        return self.log_step.exp()
+
+    def reset(self) -> None:
+        """Forget the step; the next batch starts it anew."""
+        self.started.fill_(False)
+        self._started = False
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._started = bool(self.started)
+
+    @torch.no_grad()
+    def _start(self, x: Tensor) -> None:
+        self.log_step.copy_(initial_step(x, self.bits, signed=self.signed).log())
+        self.started.fill_(True)
+        self._started = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantized ``x`` (``[N, ...]``), same shape; the gradient scale counts the elements of one sample."""
+        if not self._started:
+            self._start(x)
+        return lsq_quantize(x, self.step, self.bits, signed=self.signed, elements=max(1, x[0].numel()))
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, {'signed' if self.signed else 'unsigned'}"
