@@ -1,0 +1,23 @@
+"""What model spaces are made of: precision-mutable layers, candidate operations, choice blocks, residuals."""
+
+from quantnas_ext.compat import prepare_nni
+
+prepare_nni()
+
+from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput  # noqa: E402
+from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear  # noqa: E402
+from quantnas_ext.nn.operations import OPERATIONS, operation_block, register_operation  # noqa: E402
+from quantnas_ext.nn.residual import ADQResidual, Residual, residual  # noqa: E402
+
+__all__ = [
+    "OPERATIONS",
+    "ADQResidual",
+    "ChoiceBlock",
+    "MutableQuantConv2d",
+    "MutableQuantLinear",
+    "Residual",
+    "SharedInput",
+    "operation_block",
+    "register_operation",
+    "residual",
+]
