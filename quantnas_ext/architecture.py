@@ -1,0 +1,190 @@
+"""The architecture file: one small YAML that says all that is needed to build a found network again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from quantnas_ext.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from quantnas_ext.quantization import Precision
+
+FORMAT = "quantnas-architecture"
+VERSION = 1
+_SECTIONS = ("format", "version", "space", "choices", "cost", "provenance")
+_LARGEST_FILE = 4_000_000  # bytes; the largest real ones have some ten thousand
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of a model space: the space, its arguments and every choice made in it.
+
+    Attributes:
+        space: name of the space (see ``quantnas_ext.spaces.SPACES``).
+        arguments: arguments of the space.
+        choices: NNI sample, label to value: each block's operation and each operation's precision.
+        cost: ``bitops_32`` and ``bitops_256`` (bit operations for inputs of 32x32 and 256x256) and ``bytes`` (of parameters).
+        provenance: where it comes from: configuration, seed, versions.
+    """
+
+    space: str
+    arguments: dict[str, Any]
+    choices: dict[str, Any]
+    cost: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        space: str,
+        arguments: Mapping[str, Any],
+        choices: Mapping[str, Any],
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Architecture:
+        """An architecture with its costs counted.
+
+        Raises:
+            InputError: when the choices do not make a network of this space.
+        """
+        from quantnas_ext.search.cost import BitOps, ParameterBytes
+
+        bare = cls(space, dict(arguments), dict(choices))
+        network = bare.build()
+        cost = {
+            "bitops_32": BitOps((1, 3, 32, 32)).of_network(network),
+            "bitops_256": BitOps((1, 3, 256, 256)).of_network(network),
+            "bytes": ParameterBytes((1, 3, 32, 32)).of_network(network),
+        }
+        return cls(space, bare.arguments, bare.choices, cost, dict(provenance or {}))
+
+    def build(self) -> nn.Module:
+        """The concrete network, with fresh weights.
+
+        Raises:
+            InputError: when the choices do not make a network of this space.
+        """
+        from quantnas_ext.spaces import build_space
+
+        self._check_choices()
+        from nni.nas.space import model_context
+
+        with model_context(self.choices):
+            return build_space(self.space, self.arguments)
+
+    def _check_choices(self) -> None:
+        """Compare labels and values with those of the space."""
+        from quantnas_ext.search.choice_tree import ChoiceTree
+        from quantnas_ext.spaces import build_space
+
+        tree = ChoiceTree.of(build_space(self.space, self.arguments))
+        known = {choice.label: choice for choice in tree}
+        for label, value in self.choices.items():
+            if label not in known:
+                raise unknown_name(f"choice in an architecture of space {self.space!r}:", label, known)
+            if value not in known[label].values:
+                raise unknown_name(f"value of choice {label!r}:", value, known[label].values)
+        for choice in tree:
+            needed = choice.parent is None or self.choices.get(choice.parent[0]) == choice.parent[1]
+            if needed and choice.label not in self.choices:
+                raise InputError(
+                    f"the architecture lacks choice {choice.label!r}; give it one of {', '.join(map(str, choice.values))}"
+                )
+
+    def with_precision(self, precision: Precision | int | str) -> Architecture:
+        """The same operations with every layer at one precision (32: full precision), costs counted anew."""
+        from quantnas_ext.nn.operations import with_precision
+        from quantnas_ext.quantization import precision_choices
+
+        arguments = {**self.arguments, "bits": list(precision_choices([precision]))}
+        return Architecture.of(self.space, arguments, with_precision(self.choices, precision), self.provenance)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; an earlier one of that name is replaced as a whole."""
+        path = Path(path)
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "space": {"name": self.space, "arguments": self.arguments},
+            "choices": self.choices,
+            "cost": {name: int(value) if float(value).is_integer() else value for name, value in self.cost.items()},
+            "provenance": self.provenance,
+        }
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False, width=120), encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Architecture:
+        """Read a file and check all of it.
+
+        Raises:
+            InputError: when the file is missing, no architecture file, damaged, of a later version, or names something
+                that its space does not have.
+        """
+        content = _read(Path(path))
+        try:
+            architecture = cls(
+                space=content["space"]["name"],
+                arguments=content["space"]["arguments"],
+                choices=content["choices"],
+                cost=content["cost"],
+                provenance=content["provenance"],
+            )
+            architecture._check_choices()
+        except InputError as error:
+            raise InputError(f"architecture file '{path}': {error}") from error
+        return architecture
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's content with its form checked."""
+    if not path.is_file():
+        raise InputError(f"architecture file '{path}' does not exist; give the architecture.yaml of a search's run folder")
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ValueError("it is too large")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        raise InputError(
+            f"'{path}' is not an architecture file ({type(error).__name__}); give the architecture.yaml of a run folder"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"'{path}' is not an architecture file; its first line should be 'format: {FORMAT}'")
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"architecture file '{path}' has version {content.get('version')!r}; this program reads version {VERSION}"
+        )
+    for section in content:
+        if section not in _SECTIONS:
+            raise InputError(f"architecture file '{path}': {unknown_name('section', section, _SECTIONS)}")
+    for section in _SECTIONS[2:]:
+        if not isinstance(content.get(section), dict):
+            raise InputError(f"architecture file '{path}' lacks the section '{section}' or has something else in its place")
+    space = content["space"]
+    if set(space) != {"name", "arguments"} or not isinstance(space["name"], str) or not isinstance(space["arguments"], dict):
+        raise InputError(f"architecture file '{path}': the section 'space' should have a name and arguments")
+    for section in (content["choices"], space["arguments"]):
+        for key in section:
+            if not isinstance(key, str):
+                raise InputError(f"architecture file '{path}': key {key!r} should be a name")
+    for name, value in content["cost"].items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InputError(f"architecture file '{path}': cost {name!r} should be a number, not {value!r}")
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """Dictionaries, lists and scalars only, as YAML's safe dumper takes them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,31 @@
+"""From a model space to an architecture: the QuantNAS strategy and what it is made of."""
+
+from quantnas_ext.compat import prepare_nni
+
+prepare_nni()
+
+from quantnas_ext.search.choice_tree import ChoiceTree  # noqa: E402
+from quantnas_ext.search.cost import BitOps, Cost, ExpectedCost, ParameterBytes  # noqa: E402
+from quantnas_ext.search.distribution import ArchitectureDistribution  # noqa: E402
+from quantnas_ext.search.evaluator import AccelerateEvaluator, EpochRecord  # noqa: E402
+from quantnas_ext.search.experiment import run_experiment  # noqa: E402
+from quantnas_ext.search.objective import Penalty, SearchObjective, entropy_weight  # noqa: E402
+from quantnas_ext.search.profiler import BitOpsProfiler  # noqa: E402
+from quantnas_ext.search.strategy import QuantNAS  # noqa: E402
+
+__all__ = [
+    "AccelerateEvaluator",
+    "ArchitectureDistribution",
+    "BitOps",
+    "BitOpsProfiler",
+    "ChoiceTree",
+    "Cost",
+    "EpochRecord",
+    "ExpectedCost",
+    "ParameterBytes",
+    "Penalty",
+    "QuantNAS",
+    "SearchObjective",
+    "entropy_weight",
+    "run_experiment",
+]

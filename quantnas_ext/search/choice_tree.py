@@ -1,0 +1,102 @@
+"""Which choices of a model space there are, and which of them matter only once another has been made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nni.mutable import Categorical, CategoricalMultiple
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
+from torch import nn
+
+from quantnas_ext.errors import InputError
+
+Context = tuple[str, Any]
+"""A choice made: (label, value)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One labelled choice.
+
+    Attributes:
+        label: NNI label.
+        values: what can be chosen, in NNI's order.
+        parent: the choice ``(label, value)`` under which this one has a meaning; None for a choice that always has one
+            (also for a choice that several candidates share).
+        multiple: how many values are chosen together, for NNI's input choices; None where it is exactly one value.
+    """
+
+    label: str
+    values: tuple[Any, ...]
+    parent: Context | None
+    multiple: int | None = None
+
+
+@dataclass(frozen=True)
+class ChoiceTree:
+    """All choices of a model space; parents come before their children."""
+
+    choices: tuple[Choice, ...]
+
+    @classmethod
+    def of(cls, space: ModelSpace) -> ChoiceTree:
+        """Read the choices of a space or of the supernet made from it.
+
+        Raises:
+            InputError: when the space has nothing to choose, or a choice that is not among finitely many values.
+        """
+        contexts: dict[str, set[Context | None]] = {}
+        _collect(space, None, contexts)
+        # A label seen under several candidates belongs to none of them: it is chosen on its own.
+        parents = {label: seen.pop() if len(seen) == 1 else None for label, seen in contexts.items()}
+        unordered = {}
+        for label, mutable in space.simplify().items():
+            if not isinstance(mutable, (Categorical, CategoricalMultiple)):
+                raise InputError(
+                    f"choice {label!r} is a {type(mutable).__name__}; a differentiable search needs nni.choice, "
+                    "LayerChoice or InputChoice"
+                )
+            multiple = (mutable.n_chosen or 1) if isinstance(mutable, CategoricalMultiple) else None
+            unordered[label] = Choice(label, tuple(mutable.values), parents.get(label), multiple)
+        if not unordered:
+            raise InputError("the model space has no choices, so there is nothing to search")
+        return cls(tuple(sorted(unordered.values(), key=lambda choice: _depth(choice, unordered))))
+
+    def __iter__(self) -> Iterator[Choice]:
+        return iter(self.choices)
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def children(self, label: str, value: Any) -> list[Choice]:
+        """Choices that have a meaning once ``label`` takes ``value``."""
+        return [choice for choice in self.choices if choice.parent == (label, value)]
+
+    def nesting(self) -> int:
+        """The longest chain of choices that depend on one another, less one (1: precisions below operations)."""
+        choices = {choice.label: choice for choice in self.choices}
+        return max(_depth(choice, choices) for choice in self.choices)
+
+    def roots(self) -> list[Choice]:
+        """Choices that always have a meaning; each stands for one block."""
+        return [choice for choice in self.choices if choice.parent is None]
+
+
+def _depth(choice: Choice, choices: Mapping[str, Choice]) -> int:
+    return 0 if choice.parent is None else 1 + _depth(choices[choice.parent[0]], choices)
+
+
+def _collect(module: nn.Module, context: Context | None, found: dict[str, set[Context | None]]) -> None:
+    """Note under which candidate every label below ``module`` (and on it) stands."""
+    if isinstance(module, MutableModule):
+        for mutable in module.mutables:
+            for label in mutable.simplify():
+                found.setdefault(label, set()).add(context)
+    if isinstance(module, LayerChoice):
+        for name in module.names:
+            _collect(module[name], (module.label, name), found)
+    else:
+        for child in module.children():
+            _collect(child, context, found)

@@ -1,0 +1,191 @@
+"""The probability distribution over architectures that a search learns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantnas_ext.search.choice_tree import Choice, ChoiceTree
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The probabilities that one whole phase of a search works with.
+
+    Attributes:
+        probabilities: ``[choices, most values]``, rows as in the distribution's tree, zero where a row is shorter.
+        log_probabilities: their logarithms, zero where a row is shorter.
+        by_label: the rows, each of its own length, by label.
+    """
+
+    probabilities: Tensor
+    log_probabilities: Tensor
+    by_label: Mapping[str, Tensor]
+
+    def __getitem__(self, label: str) -> Tensor:
+        return self.by_label[label]
+
+
+class ArchitectureDistribution(nn.Module):
+    """All logits of a search, and the one draw of probabilities that forward, cost, entropy and export read.
+
+    A choice has the distribution ``softmax(logits)``; the precision of a candidate is distributed given that the
+    candidate is chosen. So ``p(op) p(bits | op)`` is the joint distribution of a block.
+
+    Args:
+        tree: the choices of the space.
+
+    The logits start near zero (standard deviation 1e-3), as in DARTS (Liu et al., ICLR 2019).
+    """
+
+    def __init__(self, tree: ChoiceTree) -> None:
+        super().__init__()
+        self.tree = tree
+        self.logits = nn.ParameterDict({c.label: nn.Parameter(1e-3 * torch.randn(len(c.values))) for c in tree})
+        self.rows = {choice.label: row for row, choice in enumerate(tree)}
+        self._lengths = [len(choice.values) for choice in tree]
+        longest = max(self._lengths)
+        present = torch.arange(longest)[None, :] < torch.tensor(self._lengths)[:, None]
+        # Position of every table entry in the row of all logits put together; absent entries point behind its end.
+        position = torch.full(present.shape, sum(self._lengths))
+        position[present] = torch.arange(sum(self._lengths))
+        self.register_buffer("_present", present, persistent=False)
+        self.register_buffer("_position", position, persistent=False)
+        self.register_buffer("_flat", present.flatten().nonzero().squeeze(1), persistent=False)
+        self._register_ancestry(longest)
+        self._draw: Draw | None = None
+
+    def _register_ancestry(self, columns: int) -> None:
+        """For every row: where the probability of its parent's value stands in the table, its parent, its block."""
+        always = len(self.tree) * columns  # an entry behind the table that holds 1
+        parent_entry, parent_row, block = [], [], []
+        blocks = {root.label: index for index, root in enumerate(self.tree.roots())}
+        for choice in self.tree:
+            if choice.parent is None:
+                parent_entry.append(always)
+                parent_row.append(self.rows[choice.label])
+                block.append(blocks[choice.label])
+            else:
+                label, value = choice.parent
+                row = self.rows[label]
+                parent_entry.append(row * columns + self.tree.choices[row].values.index(value))
+                parent_row.append(row)
+                block.append(block[row])
+        self._nesting = self.tree.nesting()
+        self._blocks = len(blocks)
+        self.register_buffer("_parent_entry", torch.tensor(parent_entry), persistent=False)
+        self.register_buffer("_parent_row", torch.tensor(parent_row), persistent=False)
+        self.register_buffer("_block", torch.tensor(block), persistent=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ArchitectureDistribution:
+        # A draw may hold a graph, which cannot be copied; the copy makes its own.
+        clone = type(self)(self.tree)
+        memo[id(self)] = clone
+        for label, parameter in self.logits.items():
+            clone.logits[label] = copy.deepcopy(parameter, memo)
+        return clone.train(self.training).to(next(self.logits.values().__iter__()).device)
+
+    @property
+    def current(self) -> Draw:
+        """The draw of the present phase; the first use makes one without gradient."""
+        if self._draw is None:
+            with torch.no_grad():
+                self.draw()
+            assert self._draw is not None
+        return self._draw
+
+    def draw(self) -> Draw:
+        """Compute the probabilities for the phase that begins; they stay the same until the next call."""
+        flat = torch.cat([*self.logits.values(), self._present.new_full((1,), -torch.inf, dtype=torch.float32)])
+        log_probabilities = flat[self._position].log_softmax(dim=1).masked_fill(~self._present, 0.0)
+        probabilities = log_probabilities.exp() * self._present
+        rows = probabilities.flatten()[self._flat].split(self._lengths)
+        self._draw = Draw(probabilities, log_probabilities, dict(zip(self.rows, rows, strict=True)))
+        return self._draw
+
+    def block_entropies(self, draw: Draw | None = None) -> Tensor:
+        """Entropy of each block's joint distribution, ``H(op) + sum p(op) H(bits | op)``, in nats.
+
+        Args:
+            draw: probabilities to use; the current draw by default.
+
+        Returns:
+            ``[blocks]``, in the order of ``tree.roots()``, differentiable where the draw is.
+        """
+        draw = draw or self.current
+        own = -(draw.probabilities * draw.log_probabilities).sum(dim=1)
+        table = torch.cat([draw.probabilities.flatten(), draw.probabilities.new_ones(1)])
+        given_parent = table[self._parent_entry]
+        reached = given_parent
+        for _ in range(self._nesting - 1):
+            reached = given_parent * reached[self._parent_row]
+        return own.new_zeros(self._blocks).index_add(0, self._block, own * reached)
+
+    def entropy(self, draw: Draw | None = None) -> Tensor:
+        """Sum of ``block_entropies``: a scalar, in nats."""
+        return self.block_entropies(draw).sum()
+
+    def most_likely(self) -> dict[str, Any]:
+        """The joint arg max: in every block the choice and what belongs to it whose joint probability is largest.
+
+        Returns:
+            An NNI sample with the labels that matter for it only (no precisions of candidates that lost).
+        """
+        with torch.no_grad():
+            probabilities = self.probabilities()
+        sample: dict[str, Any] = {}
+        for root in self.tree.roots():
+            sample.update(self._best(root, probabilities)[1])
+        return sample
+
+    def confidences(self) -> dict[str, float]:
+        """For each block (root label) the largest joint probability of its distribution."""
+        probabilities = self.probabilities()
+        return {root.label: self._best(root, probabilities)[0] for root in self.tree.roots()}
+
+    @torch.no_grad()
+    def probabilities(self) -> dict[str, list[float]]:
+        """``softmax(logits)`` for every label, as plain numbers."""
+        return {label: logits.detach().float().softmax(dim=0).tolist() for label, logits in self.logits.items()}
+
+    def _best(self, choice: Choice, probabilities: Mapping[str, list[float]]) -> tuple[float, dict[str, Any]]:
+        """Largest joint probability of a choice with all below it, and the sample that has it."""
+        if choice.multiple is not None:
+            ranked = sorted(range(len(choice.values)), key=lambda index: -probabilities[choice.label][index])
+            chosen = sorted(ranked[: choice.multiple])
+            mass = sum(probabilities[choice.label][index] for index in chosen)
+            return mass, {choice.label: [choice.values[index] for index in chosen]}
+        candidates = []
+        for value, probability in zip(choice.values, probabilities[choice.label], strict=True):
+            sample = {choice.label: value}
+            for child in self.tree.children(choice.label, value):
+                child_probability, child_sample = self._best(child, probabilities)
+                probability *= child_probability
+                sample.update(child_sample)
+            candidates.append((probability, sample))
+        return max(candidates, key=lambda candidate: candidate[0])
+
+
+class DrawnSoftmax(nn.Module):
+    """Stands for ``softmax`` in NNI's own supernet modules and answers with the distribution's current draw.
+
+    Args:
+        distribution: holds the logits that those modules were given.
+    """
+
+    def __init__(self, distribution: ArchitectureDistribution) -> None:
+        super().__init__()
+        self._distribution = (distribution,)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Probabilities of the label whose logits these are."""
+        (distribution,) = self._distribution
+        for label, parameter in distribution.logits.items():
+            if parameter is logits:
+                return distribution.current[label]
+        return logits.softmax(dim=-1)

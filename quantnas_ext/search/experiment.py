@@ -1,0 +1,45 @@
+"""Running a search as an NNI experiment, in one process or several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.experiment import NasExperiment, NasExperimentConfig
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import RawFormatModelSpace
+
+from quantnas_ext.search.evaluator import AccelerateEvaluator
+from quantnas_ext.search.strategy import QuantNAS
+
+
+def run_experiment(
+    space: ModelSpace, evaluator: AccelerateEvaluator, strategy: QuantNAS, folder: Path
+) -> dict[str, Any]:
+    """Search ``space`` and return the choices found.
+
+    The main process runs an NNI experiment, whose files go to ``folder``; the other processes of ``accelerate launch``
+    run the same strategy and engine without one.
+
+    Args:
+        space: becomes the supernet.
+        evaluator: bilevel search on Accelerate.
+        strategy: what to search with.
+        folder: for NNI's logs and checkpoints.
+
+    Returns:
+        The found architecture as an NNI sample.
+    """
+    if PartialState().is_main_process:
+        config = NasExperimentConfig(execution_engine="sequential", model_format="raw", trial_concurrency=1)
+        config.experiment_working_directory = str(folder)
+        experiment = NasExperiment(space, evaluator, strategy, config)
+        experiment.run()
+        sample: dict[str, Any] = experiment.export_top_models(formatter="dict")[0]
+        experiment.stop()
+    else:
+        strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
+        sample = strategy.distribution.most_likely()
+    return sample

@@ -1,0 +1,90 @@
+"""The search inside PyTorch Lightning, for NNI's own evaluators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
+from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
+from torch import nn, optim
+
+from quantnas_ext.search.distribution import ArchitectureDistribution
+from quantnas_ext.search.objective import SearchObjective
+
+
+def architecture_optimizer(distribution: ArchitectureDistribution, learning_rate: float) -> optim.Adam:
+    """Adam with betas (0.5, 0.999) and no weight decay on the logits (DARTS, Liu et al., ICLR 2019)."""
+    return optim.Adam(distribution.parameters(), learning_rate, betas=(0.5, 0.999))
+
+
+class QuantNASLightningModule(DartsLightningModule):
+    """First-order bilevel search around a Lightning evaluator's module.
+
+    Args:
+        training_module: the evaluator's module, which computes losses and owns the weight optimizer.
+        distribution: over the choices of the supernet in ``training_module``.
+        objective: loss of the architecture step.
+        architecture_learning_rate: Adam's, for the logits.
+        gradient_clip_val: largest gradient norm of the weights; None for no clipping.
+        warmup_epochs: epochs at the start without architecture steps.
+    """
+
+    def __init__(
+        self,
+        training_module: Any,
+        distribution: ArchitectureDistribution,
+        objective: SearchObjective,
+        *,
+        architecture_learning_rate: float,
+        gradient_clip_val: float | None,
+        warmup_epochs: int,
+    ) -> None:
+        super().__init__(
+            training_module,
+            arc_learning_rate=architecture_learning_rate,
+            gradient_clip_val=gradient_clip_val,
+            warmup_epochs=warmup_epochs,
+        )
+        self.distribution = distribution
+        self.objective = objective
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        """One architecture step on ``batch["val"]`` (after the warm-up), one weight step on ``batch["train"]``."""
+        epochs = (self.trainer.max_epochs or 1) - self.warmup_epochs
+        t = self.trainer.current_epoch - self.warmup_epochs + batch_idx / max(1, int(self.trainer.num_training_batches))
+        if t >= 0:
+            optimizer = self.architecture_optimizers()
+            optimizer.zero_grad()
+            draw = self.distribution.draw()
+            loss = _loss(self.training_module.training_step(batch["val"], 2 * batch_idx))
+            loss, parts = self.objective(loss, draw, t, epochs)
+            self.log_dict({f"search/{name}": value.float() for name, value in parts.items()})
+            self.manual_backward(loss)
+            optimizer.step()
+        with torch.no_grad():
+            self.distribution.draw()
+        output = self.training_module.training_step(batch["train"], 2 * batch_idx + 1)
+        self.advance_optimization(_loss(output), batch_idx, self.gradient_clip_val)
+        self.advance_lr_schedulers(batch_idx)
+        return output
+
+    def on_train_epoch_start(self) -> Any:
+        """As the evaluator's module has it; NNI's freezing of logits for the warm-up is not needed here."""
+        return BaseOneShotLightningModule.on_train_epoch_start(self)
+
+    def export(self) -> dict[str, Any]:
+        """The joint arg max of the learned distribution, an NNI sample."""
+        return self.distribution.most_likely()
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """The logits."""
+        return list(self.distribution.parameters())
+
+    def configure_architecture_optimizers(self) -> optim.Optimizer:
+        """Adam on the logits."""
+        return architecture_optimizer(self.distribution, self.arc_learning_rate)
+
+
+def _loss(output: Any) -> Any:
+    return output["loss"] if isinstance(output, dict) else output

@@ -1,0 +1,116 @@
+"""What the architecture step of a search minimises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quantnas_ext.errors import InputError
+from quantnas_ext.search.cost import Cost, ExpectedCost
+from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A cost that is added to the task loss as ``weight * E[cost] / cost at the uniform start``.
+
+    Attributes:
+        cost: what is penalised.
+        weight: eta of Shvetsov et al. (2024); negative rewards the cost.
+    """
+
+    cost: Cost
+    weight: float
+
+
+def entropy_weight(maximum: float, t: float, epochs: int) -> float:
+    """Weight of the entropy term, rising late: ``maximum * t / (n - 1) * l(t)``.
+
+    ``l(t) = 0`` for ``t < q = n // 4`` and ``ln(t - q + 2) / ln(n - q + 1)`` after that, so the weight reaches its
+    maximum in the last epoch. Source: Shvetsov et al., "QuantNAS for Super Resolution", IEEE Access 12 (2024).
+
+    Args:
+        maximum: mu_max, the weight at the end.
+        t: epochs since the warm-up ended, from 0; fractions are steps within an epoch.
+        epochs: n, the number of epochs after the warm-up.
+
+    Returns:
+        The weight; never more than ``maximum`` in size, also within the last epoch.
+    """
+    if epochs == 1:
+        return maximum
+    t = min(t, epochs - 1)
+    quarter = epochs // 4
+    if t < quarter:
+        return 0.0
+    return maximum * t / (epochs - 1) * math.log(t - quarter + 2) / math.log(epochs - quarter + 1)
+
+
+class SearchObjective(nn.Module):
+    """``task loss + sum eta E[cost] / cost_ref + mu(t) * entropy``, on live probabilities.
+
+    Args:
+        penalties: costs and their weights; ``cost_ref`` is the expected cost of the uniform distribution.
+        entropy: largest weight mu of the summed joint entropies of all blocks.
+        model: the space or supernet whose costs are counted.
+        distribution: over its choices.
+
+    Raises:
+        InputError: when the costs of the space cannot be counted.
+    """
+
+    def __init__(
+        self,
+        penalties: Sequence[Penalty],
+        entropy: float,
+        model: nn.Module,
+        distribution: ArchitectureDistribution,
+    ) -> None:
+        super().__init__()
+        if not math.isfinite(entropy):
+            raise InputError(f"the entropy weight {entropy!r} is not a finite number")
+        self.penalties = tuple(penalties)
+        self.entropy = entropy
+        self.costs = nn.ModuleList(ExpectedCost(penalty.cost, model, distribution) for penalty in penalties)
+        self._distribution = (distribution,)
+        with torch.no_grad():
+            uniform = _uniform(distribution)
+            self.references = [float(cost(uniform)) for cost in self.costs]
+
+    def forward(self, task_loss: Tensor, draw: Draw, t: float, epochs: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of an architecture step.
+
+        Args:
+            task_loss: scalar loss on validation data, computed with ``draw``.
+            draw: the probabilities that the forward pass used.
+            t: epochs since the warm-up ended (fractional).
+            epochs: number of epochs after the warm-up.
+
+        Returns:
+            The loss to minimise, and its parts by name, detached: ``task``, ``entropy`` (nats), and every cost's
+            expectation in its own unit.
+        """
+        (distribution,) = self._distribution
+        entropy = distribution.entropy(draw)
+        parts = {"task": task_loss.detach(), "entropy": entropy.detach()}
+        total = task_loss
+        for penalty, cost, reference in zip(self.penalties, self.costs, self.references, strict=True):
+            expected = cost(draw)
+            parts[penalty.cost.name] = expected.detach()
+            total = total + (penalty.weight * expected / reference).to(task_loss.dtype)
+        weight = entropy_weight(self.entropy, t, epochs)
+        if weight:
+            total = total + weight * entropy
+        return total, parts
+
+
+def _uniform(distribution: ArchitectureDistribution) -> Draw:
+    """The draw of a distribution whose logits are all equal."""
+    flat = ArchitectureDistribution(distribution.tree).to(distribution.logits[distribution.tree.choices[0].label].device)
+    for logits in flat.logits.values():
+        logits.zero_()
+    return flat.draw()

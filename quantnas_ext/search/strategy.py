@@ -1,0 +1,170 @@
+"""QuantNAS as an NNI strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.strategy import DARTS, MutationHook, OneShotStrategy
+from nni.nas.space import RawFormatModelSpace
+from torch import nn
+
+from quantnas_ext.errors import InputError
+from quantnas_ext.search.choice_tree import ChoiceTree
+from quantnas_ext.search.distribution import ArchitectureDistribution, DrawnSoftmax
+from quantnas_ext.search.evaluator import AccelerateEvaluator
+from quantnas_ext.search.lightning import QuantNASLightningModule
+from quantnas_ext.search.objective import Penalty, SearchObjective
+from quantnas_ext.search.supernet import MixedLayerChoice, MixedQuantConv2d, MixedQuantLinear, NoiseModel
+
+
+class QuantNAS(DARTS):
+    """Differentiable search for operations and bit-widths against quantization noise.
+
+    Extends NNI's DARTS: quantized layers of undecided precision get noise of the size of their rounding error, the
+    architecture step minimises the validation loss plus costs and the joint entropy of operations and precisions, and
+    the result is the joint arg max of every block. Works with NNI's Lightning evaluators and ``AccelerateEvaluator``.
+    Source: Shvetsov et al., "QuantNAS for Super Resolution: Searching for Efficient Quantization-Friendly Architectures
+    Against Quantization Noise", IEEE Access 12 (2024).
+
+    Args:
+        costs: penalties, for example ``[Penalty(BitOps((1, 3, 32, 32)), 1e-3)]``.
+        entropy: largest weight of the entropy term (mu_max), reached in the last epoch; see ``entropy_weight``.
+        noise: ``"uniform"``, ``"gaussian"`` or ``"none"``.
+        noise_mixture: how the noise of several precisions mixes, ``"rss"`` or ``"power"``.
+        architecture_learning_rate: Adam's, for the logits. Adam moves a logit by about this much a step, so a search of
+            few steps needs more: at least 10 / (number of architecture steps).
+        warmup_epochs: epochs at the start in which only weights are trained.
+        gradient_clip: largest norm of the weights' gradient; None for no clipping.
+        mutation_hooks: further NNI mutation hooks, run before ours.
+
+    Raises:
+        InputError: for an unknown noise or mixture, or a learning rate or warm-up out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        costs: Sequence[Penalty] = (),
+        entropy: float = 0.0,
+        noise: str = "uniform",
+        noise_mixture: str = "rss",
+        architecture_learning_rate: float = 3e-4,
+        warmup_epochs: int = 0,
+        gradient_clip: float | None = 5.0,
+        mutation_hooks: list[MutationHook] | None = None,
+    ) -> None:
+        if not architecture_learning_rate > 0:
+            raise InputError(f"the architecture learning rate {architecture_learning_rate!r} must be above 0")
+        if warmup_epochs < 0:
+            raise InputError(f"{warmup_epochs!r} warm-up epochs are not possible; use 0 or more")
+        super().__init__(
+            arc_learning_rate=architecture_learning_rate,
+            gradient_clip_val=gradient_clip,
+            warmup_epochs=warmup_epochs,
+            mutation_hooks=mutation_hooks,
+        )
+        self.costs = tuple(costs)
+        self.entropy = entropy
+        self.noise = NoiseModel(noise, noise_mixture)
+        self._searched: tuple[ArchitectureDistribution, SearchObjective] | None = None
+
+    @property
+    def distribution(self) -> ArchitectureDistribution:
+        """The distribution over architectures.
+
+        Raises:
+            RuntimeError: before the strategy has been given a model space.
+        """
+        return self._require_searched()[0]
+
+    @property
+    def objective(self) -> SearchObjective:
+        """The loss of the architecture step.
+
+        Raises:
+            RuntimeError: before the strategy has been given a model space.
+        """
+        return self._require_searched()[1]
+
+    def _require_searched(self) -> tuple[ArchitectureDistribution, SearchObjective]:
+        if self._searched is None:
+            raise RuntimeError("QuantNAS has no model space yet; call mutate_model(space) or run an experiment first")
+        return self._searched
+
+    def mutate_model(self, model: ModelSpace) -> ModelSpace:
+        """Turn a model space into its supernet, in place, and create the distribution and the objective.
+
+        Raises:
+            InputError: when there is nothing to choose or a cost cannot be counted on this space.
+        """
+        if not isinstance(model, ModelSpace):
+            raise InputError(f"QuantNAS searches an nni.nas.nn.pytorch.ModelSpace, not a {type(model).__name__}")
+        distribution = ArchitectureDistribution(ChoiceTree.of(model))
+        self._searched = (distribution, SearchObjective(self.costs, self.entropy, model, distribution))
+        self._arch_parameters = dict(distribution.logits.items())
+        # DARTS.mutate_model would create logits of its own.
+        return OneShotStrategy.mutate_model(self, model)
+
+    def default_mutation_hooks(self) -> list[MutationHook]:
+        """Ours for quantized layers and layer choices, then those of DARTS."""
+        ours = [MixedQuantConv2d.mutate, MixedQuantLinear.mutate, MixedLayerChoice.mutate]
+        return [*ours, *super().default_mutation_hooks()]
+
+    def run_hook(self, hook: MutationHook, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
+        """Run one mutation hook with what our supernet modules need."""
+
+        def with_arguments(
+            module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
+        ) -> Any:
+            return hook(module, name, memo, {**mutate_kwargs, "distribution": self.distribution, "noise": self.noise})
+
+        return super().run_hook(with_arguments, name, module, memo)
+
+    def configure_softmax(self) -> nn.Module:
+        """What NNI's own supernet modules call for probabilities: our one draw."""
+        return DrawnSoftmax(self.distribution)
+
+    def configure_oneshot_module(self, training_module: Any) -> QuantNASLightningModule:
+        """The search around a Lightning evaluator's module."""
+        return QuantNASLightningModule(
+            training_module,
+            self.distribution,
+            self.objective,
+            architecture_learning_rate=self.arc_learning_rate,
+            gradient_clip_val=self.gradient_clip_val,
+            warmup_epochs=self.warmup_epochs,
+        )
+
+    def mutate_evaluator(self, evaluator: Any) -> Any:
+        """Make an evaluator run the search; ``AccelerateEvaluator`` and Lightning evaluators can."""
+        if isinstance(evaluator, AccelerateEvaluator):
+            return evaluator.bind(
+                self.distribution,
+                self.objective,
+                architecture_learning_rate=self.arc_learning_rate,
+                warmup_epochs=self.warmup_epochs,
+                gradient_clip=self.gradient_clip_val,
+            )
+        return super().mutate_evaluator(evaluator)
+
+    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
+        """The one architecture found: the joint arg max."""
+        yield self.model_space.freeze(self.distribution.most_likely())
+
+    def derive(self) -> nn.Module:
+        """The found architecture as a concrete network that keeps the supernet's weights."""
+        network: nn.Module = self.supernet.freeze(self.distribution.most_likely())
+        return network
+
+    @torch.no_grad()
+    def state_dict(self) -> dict[str, Any]:
+        """The logits; the evaluator keeps its own checkpoints."""
+        return {} if self._searched is None else self.distribution.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over logits from ``state_dict``."""
+        if state_dict:
+            self.distribution.load_state_dict(state_dict)

@@ -1,0 +1,125 @@
+"""Search an architecture: `accelerate launch recipes/search.py [--config NAME|FILE] [--set KEY=VALUE ...] [--resume]`.
+
+Without arguments it runs the search of the demo. Everything goes to the run folder: the whole configuration, the found
+architecture, its weights as the supernet had them, the history, plots and TensorBoard logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from safetensors.torch import save_file
+from torch.utils.tensorboard import SummaryWriter
+
+from quantnas_ext import cli
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
+from quantnas_ext.provenance import provenance
+from quantnas_ext.reporting.distributions import plot_distributions
+from quantnas_ext.reporting.drawing import draw_architecture
+from quantnas_ext.reporting.progress import plot_search
+from quantnas_ext.search import AccelerateEvaluator, BitOps, ChoiceTree, EpochRecord, Penalty, QuantNAS, run_experiment
+from quantnas_ext.search.history import SearchHistory
+from quantnas_ext.spaces import build_space
+from quantnas_ext.sr.folders import check_dataset_folder
+from quantnas_ext.sr.patches import PatchDataset, split_dataset
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one search from a configuration."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the interrupted search in the run folder")
+    arguments = parser.parse_args(argv)
+    config = load_config(arguments.config or "demo", arguments.overrides)
+    search(config, resume=arguments.resume)
+
+
+def search(config: Config, *, resume: bool = False) -> Architecture:
+    """Search as ``config`` says and fill its run folder."""
+    # Everything that can be wrong with the input shows before the run folder is made.
+    set_seed(config.seed)
+    torch.set_flush_denormal(True)
+    space = build_space(config.space.name, config.space.arguments)
+    stages = space.diagram()
+    for folder in config.data.train:
+        check_dataset_folder(folder, space.scale, config.data.patch)
+    images = PatchDataset(config.data.train, space.scale, config.data.patch, config.seed)
+    train_part, validation_part = split_dataset(images, config.data.validation_share, config.seed)
+    strategy = QuantNAS(
+        costs=[Penalty(BitOps((1, 3, 32, 32)), config.search.bitops_penalty)],
+        entropy=config.search.entropy,
+        noise=config.search.noise,
+        noise_mixture=config.search.noise_mixture,
+        architecture_learning_rate=config.search.architecture_learning_rate,
+        warmup_epochs=config.search.warmup_epochs,
+        gradient_clip=config.search.gradient_clip,
+    )
+    run = Path(config.run)
+    main_process = PartialState().is_main_process
+    if main_process:
+        cli.new_run_folder(run, resume=resume)
+        save_config(config, run / "config.yaml")
+        (run / "plots").mkdir(exist_ok=True)
+        history = SearchHistory(run / "history.json", ChoiceTree.of(space))
+        board = SummaryWriter(str(run / "tensorboard"), purge_step=0)
+    PartialState().wait_for_everyone()
+
+    def log(record: EpochRecord) -> None:
+        history.add(record)
+        for label, probabilities in record.probabilities.items():
+            for value, probability in zip(history.labels[label]["values"], probabilities, strict=True):
+                board.add_scalar(f"probability/{label}/{value}", probability, record.epoch)
+        scalars = {"entropy": record.entropy, "train_loss": record.train_loss, "val_loss": record.val_loss}
+        for name, scalar in {**scalars, **record.expected_costs}.items():
+            if scalar is not None:
+                board.add_scalar(f"search/{name}", scalar, record.epoch)
+        board.flush()
+
+    evaluator = AccelerateEvaluator(
+        train_part,
+        validation_part,
+        epochs=config.search.epochs,
+        steps_per_epoch=config.search.steps_per_epoch,
+        batch_size=config.data.batch_size,
+        learning_rate=config.search.weight_learning_rate,
+        weight_decay=config.search.weight_decay,
+        seed=config.seed,
+        workers=config.data.workers,
+        mixed_precision=config.search.mixed_precision,
+        channels_last=True,
+        checkpoint=run / "search.ckpt",
+        on_epoch=log,
+    )
+    start = time.perf_counter()
+    choices = run_experiment(space, evaluator, strategy, run / "nni")
+    seconds = time.perf_counter() - start
+    architecture = Architecture.of(
+        config.space.name, config.space.arguments, choices, provenance(config, search_seconds=round(seconds, 1))
+    )
+    if main_process:
+        board.close()
+        weights = {name: tensor.contiguous() for name, tensor in strategy.derive().state_dict().items()}
+        save_file(weights, run / "weights.safetensors")
+        architecture.save(run / "architecture.yaml")
+        plot_distributions(history.to_dict(), run / "plots" / "distributions.png")
+        plot_search(history.to_dict(), run / "plots" / "search.png")
+        draw_architecture(
+            stages, choices, run / "plots" / "architecture.png", title=config.space.name, cost=architecture.cost
+        )
+        confident = [probability for probability in strategy.distribution.confidences().values() if probability > 0.5]
+        print(
+            f"found in {seconds:.0f} s: {architecture.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32, "
+            f"{architecture.cost['bytes'] / 1e3:.1f} kB; joint probability above 0.5 in {len(confident)} of "
+            f"{len(strategy.distribution.tree.roots())} blocks\n{run / 'architecture.yaml'}"
+        )
+    return architecture
+
+
+if __name__ == "__main__":
+    cli.run(main)
