@@ -1,0 +1,92 @@
+"""Tables of figures, for terminals and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prettytable import HRuleStyle, PrettyTable, TableStyle, VRuleStyle
+
+from quantnas_ext.errors import InputError
+
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        key: where a row holds its value.
+        heading: what stands above the column.
+        show: turns a value into text.
+    """
+
+    key: str
+    heading: str
+    show: Callable[[Any], str] = str
+
+
+def decimals(count: int) -> Callable[[float], str]:
+    """Shows numbers with a fixed number of decimals."""
+    return lambda value: f"{value:.{count}f}"
+
+
+def si_prefix(unit: str = "") -> Callable[[float], str]:
+    """Shows numbers with two decimals and an SI prefix: 1930000000 as ``1.93 G``."""
+
+    def show(value: float) -> str:
+        from matplotlib.ticker import EngFormatter  # here, so that tables without it do not import matplotlib
+
+        return EngFormatter(unit, places=2)(value).strip()
+
+    return show
+
+
+PSNR = Column("psnr", "PSNR, dB", decimals(2))
+SSIM = Column("ssim", "SSIM", decimals(4))
+LPIPS = Column("lpips", "LPIPS", decimals(4))
+BITOPS_32 = Column("bitops_32", "BitOps at 32 × 32", si_prefix())
+BITOPS_256 = Column("bitops_256", "BitOps at 256 × 256", si_prefix())
+BYTES = Column("bytes", "parameters", si_prefix("B"))
+
+
+def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column | str], *, markdown: bool = False) -> str:
+    """A table with a line a row; numbers are aligned to the right, text to the left.
+
+    Args:
+        rows: the values of each row by key; what a row lacks, or holds as None, becomes ``-``.
+        columns: the columns in their order; a string stands for a column whose key and heading it is.
+        markdown: Markdown instead of plain text.
+
+    Raises:
+        InputError: when a column has a key that no row knows, or two columns share a heading.
+    """
+    chosen = [Column(column, column) if isinstance(column, str) else column for column in columns]
+    headings = [column.heading for column in chosen]
+    if len(set(headings)) < len(headings):
+        raise InputError(f"two columns of the table share a heading: {', '.join(headings)}; name each differently")
+    for column in chosen:
+        if rows and not any(column.key in row for row in rows):
+            raise InputError(f"no row of the table has {column.key!r}; the rows have {', '.join(map(str, rows[0]))}")
+    table = PrettyTable(headings)
+    if markdown:
+        table.set_style(TableStyle.MARKDOWN)
+    else:
+        table.hrules, table.vrules = HRuleStyle.HEADER, VRuleStyle.NONE
+        table.left_padding_width, table.right_padding_width = 0, 2
+        table.junction_char = "-"
+    for column in chosen:
+        numeric = all(isinstance(row.get(column.key), (int, float, type(None))) for row in rows)
+        table.align[column.heading] = "r" if numeric else "l"
+    for row in rows:
+        values = [row.get(column.key) for column in chosen]
+        texts = [MISSING if value is None else column.show(value) for column, value in zip(chosen, values, strict=True)]
+        table.add_row([_escaped(text) for text in texts] if markdown else texts)
+    return "\n".join(line.rstrip() for line in table.get_string().splitlines())
+
+
+def _escaped(text: str) -> str:
+    """Text that stays within its cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")
