@@ -105,8 +105,8 @@ class TrainConfig:
     """The final training of a found network.
 
     Attributes:
-        iterations: Iterations of quantization-aware training.
-        full_precision_iterations: Iterations without quantization before them.
+        iterations: Iterations in all.
+        full_precision_iterations: How many of them, at the start, run without quantization.
         from_supernet: Start from the supernet's weights instead of new ones.
         precision: Bits for every searched layer instead of the found ones, as in `8` or `w4a8`; None keeps what was
             found, 32 trains in full precision.
@@ -281,6 +281,9 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
         warmup, epochs = config.search.warmup_epochs, config.search.epochs
         if whole and warmup >= epochs:
             raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")
+        first, total = config.train.full_precision_iterations, config.train.iterations
+        if whole and first > total:
+            raise InputError(f"'train.full_precision_iterations' ({first}) must be at most 'train.iterations' ({total})")
         return config
     except InputError as error:
         raise InputError(f"{source}: {error}") from error

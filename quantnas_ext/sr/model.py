@@ -1,0 +1,114 @@
+"""BasicSR's super-resolution model with full-precision iterations before the quantization-aware ones."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from quantnas_ext import compat
+from quantnas_ext.quantization import reset_steps, set_quantization
+
+compat.prepare_basicsr()
+from basicsr.models.sr_model import SRModel  # noqa: E402
+from basicsr.utils.dist_util import get_dist_info  # noqa: E402
+from basicsr.utils.registry import MODEL_REGISTRY  # noqa: E402
+
+__all__ = ["QuantNASModel"]
+
+
+@MODEL_REGISTRY.register()
+class QuantNASModel(SRModel):
+    """`SRModel` for networks with learned quantization steps.
+
+    Options besides BasicSR's own:
+        `train.full_precision_iter`: So many iterations run without quantization first. Then all steps restart, once,
+            and quantization stays on. Which phase an iteration belongs to depends on its number alone, so that a
+            resumed training goes on in the right one.
+        `logger.progress_bar`: Show a progress bar.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self._progress: tqdm | None = None
+        self._validations: set[tuple[str, int]] = set()
+        super().__init__(opt)
+
+    def init_training_settings(self) -> None:
+        """Set up losses, optimizer and schedule, and begin in the phase of the first iteration."""
+        self._full_precision_iter = int(self.opt["train"].get("full_precision_iter", 0))
+        super().init_training_settings()
+        self._enter_phase(1)
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Place and wrap the network; channels-last memory makes convolutions of few channels faster."""
+        return super().model_to_device(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        """Take a batch: `lq [N, 3, h, w]`, and `gt [N, 3, s h, s w]` where there is one."""
+        super().feed_data(data)
+        self.lq: Tensor = self.lq.contiguous(memory_format=torch.channels_last)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """Do training iteration `current_iter`, counted from 1."""
+        first_quantized = current_iter == self._full_precision_iter + 1
+        self._enter_phase(current_iter)
+        if first_quantized and self._full_precision_iter > 0:
+            reset_steps(self.get_bare_model(self.net_g))
+        super().optimize_parameters(current_iter)
+        if self.ema_decay > 0 and (current_iter == 1 or first_quantized):
+            # Steps are set by the first batch: an average that began before it would begin from nothing.
+            self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())
+        self._show_progress(current_iter)
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Average the parameters, and keep the buffers (batch norm's statistics), which BasicSR leaves behind."""
+        super().model_ema(decay)
+        for average, buffer in zip(
+            self.net_g_ema.buffers(), self.get_bare_model(self.net_g).buffers(), strict=True
+        ):
+            average.copy_(buffer)
+
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        """Reload optimizers and schedulers, and go on in the phase of the state's iteration.
+
+        Crops and flips go on from the seed and that iteration: the state does not hold them, and the seed alone would
+        bring those of the first iterations again.
+        """
+        super().resume_training(resume_state)
+        self._enter_phase(resume_state["iter"])
+        random.seed(f"{self.opt['manual_seed']}/{self.opt['rank']}/{resume_state['iter']}")
+
+    def validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
+        """Validate once an iteration; BasicSR validates again after the last one, under a later number."""
+        current_iter = min(current_iter, self.opt["train"]["total_iter"]) if self.is_train else current_iter
+        validation = (dataloader.dataset.opt["name"], current_iter)
+        if validation not in self._validations:
+            self._validations.add(validation)
+            super().validation(dataloader, current_iter, tb_logger, save_img)
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Save networks and training state; -1 stands for the end of the training."""
+        super().save(epoch, current_iter)
+        if current_iter == -1 and self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+    def _enter_phase(self, current_iter: int) -> None:
+        """Turn quantization on or off, as the iteration of this number has it."""
+        quantized = current_iter > self._full_precision_iter
+        set_quantization(self.get_bare_model(self.net_g), quantized)
+        if self.ema_decay > 0:
+            set_quantization(self.net_g_ema, quantized)
+
+    def _show_progress(self, current_iter: int) -> None:
+        """Move the progress bar to an iteration."""
+        if not self.opt["logger"].get("progress_bar") or get_dist_info()[0] != 0:
+            return
+        if self._progress is None:
+            total = self.opt["train"]["total_iter"]
+            self._progress = tqdm(total=total, initial=current_iter - 1, desc="training", unit="iteration")
+        self._progress.set_postfix(loss=f"{sum(self.log_dict.values()):.4f}", refresh=False)
+        self._progress.update(current_iter - self._progress.n)

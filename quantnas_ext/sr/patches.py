@@ -1,0 +1,131 @@
+"""Training patches: random aligned crops with flips and rotations that depend on (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
+
+from quantnas_ext import compat
+from quantnas_ext.errors import InputError
+from quantnas_ext.sr.folders import check_dataset_folder, hr_folder, lr_folder
+
+compat.prepare_basicsr()
+from basicsr.data.paired_image_dataset import PairedImageDataset  # noqa: E402
+
+__all__ = ["PatchDataset", "keyed_random", "paired_images", "split_dataset"]
+
+
+@contextlib.contextmanager
+def keyed_random(*key: int) -> Iterator[None]:
+    """A scope in which Python's global `random` is a function of `key`; its state comes back afterwards.
+
+    BasicSR draws crops and flips from there, so that without this a sample would depend on everything drawn before it:
+    on the process, the worker and the order of reading.
+    """
+    state = random.getstate()
+    random.seed("/".join(map(str, key)))  # strings are seeded through SHA-512, alike on every machine
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def paired_images(folder: str | Path, scale: int, patch: int) -> PairedImageDataset:
+    """BasicSR's dataset of randomly cropped, flipped and rotated pairs from one dataset folder.
+
+    Args:
+        folder: Dataset folder, already checked.
+        scale: Factor between HR and LR.
+        patch: Side of the LR crop in pixels.
+    """
+    return PairedImageDataset({
+        "dataroot_gt": str(hr_folder(folder)), "dataroot_lq": str(lr_folder(folder, scale)),
+        "io_backend": {"type": "disk"}, "phase": "train", "scale": scale, "gt_size": patch * scale,
+        "use_hflip": True, "use_rot": True,
+    })
+
+
+class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """One random patch of every image pair of some dataset folders, another one in every epoch.
+
+    Item `i` is `(lr, hr)`: `float32 [3, patch, patch]` and `[3, scale patch, scale patch]`, RGB in [0, 1]. It is the
+    same whatever the process, worker or order that asks for it.
+
+    Args:
+        folders: Dataset folders (`HR`, `LRx{scale}`).
+        scale: Factor between HR and LR.
+        patch: Side of the LR crop in pixels.
+        seed: Seed of crops, flips and rotations.
+
+    Attributes:
+        images: Indices of the image pairs in use, all folders counted through.
+
+    Raises:
+        InputError: No folder is given, or one is not a dataset folder for this scale and patch.
+    """
+
+    def __init__(self, folders: Sequence[str | Path], scale: int, patch: int, seed: int = 0) -> None:
+        if not folders:
+            raise InputError("no training folder is given; name at least one dataset folder in data.train")
+        if patch < 1:
+            raise InputError(f"a patch of {patch} pixels is not possible; give a positive number")
+        for folder in folders:
+            check_dataset_folder(folder, scale, patch)
+        self._seed = seed
+        pairs = [paired_images(folder, scale, patch) for folder in folders]
+        self._pairs: ConcatDataset[dict[str, Tensor]] = ConcatDataset(pairs)
+        self.images = list(range(len(self._pairs)))
+        # In shared memory: workers that outlive an epoch see the new one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the patches of this epoch from now on, in worker processes too."""
+        self._epoch.fill_(epoch)
+
+    def part(self, images: Sequence[int]) -> PatchDataset:
+        """A dataset of some of the image pairs (indices as in `images`), with an epoch of its own."""
+        part = copy.copy(self)
+        part.images = list(images)
+        part._epoch = self._epoch.clone().share_memory_()
+        return part
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.images[index]
+        with keyed_random(self._seed, int(self._epoch), image):
+            pair = self._pairs[image]
+        return pair["lq"], pair["gt"]
+
+
+def split_dataset(dataset: PatchDataset, share: float, seed: int = 0) -> tuple[PatchDataset, PatchDataset]:
+    """Split a dataset into a training and a validation part of disjoint images.
+
+    Args:
+        dataset: Dataset of at least two image pairs.
+        share: Share of the validation part, strictly between 0 and 1; either part gets at least one image.
+        seed: The same seed gives the same split.
+
+    Returns:
+        The training part and the validation part; both need `set_epoch`.
+
+    Raises:
+        InputError: The share is out of range or there is only one image.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"a validation share of {share} is not possible; give a number between 0 and 1")
+    if len(dataset) < 2:
+        raise InputError("one image cannot be split into a training and a validation part; give at least two images")
+    order = list(dataset.images)
+    random.Random(seed).shuffle(order)
+    validation = min(max(1, math.floor(share * len(order) + 0.5)), len(order) - 1)
+    return dataset.part(sorted(order[validation:])), dataset.part(sorted(order[:validation]))

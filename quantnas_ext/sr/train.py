@@ -1,0 +1,25 @@
+"""`python -m quantnas_ext.sr.train -opt FILE`: BasicSR's training for found networks, with BasicSR's own arguments."""
+
+from __future__ import annotations
+
+import torch
+
+from quantnas_ext import cli
+from quantnas_ext.sr.training import train
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, or with `--auto_resume` go on training, as an options file says.
+
+    Raises:
+        InputError: As `training.train`.
+    """
+    print(f"trained weights: {train(argv)}")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    cli.run(main)

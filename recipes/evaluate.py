@@ -1,0 +1,77 @@
+"""Score a network beside bicubic interpolation on any number of folders of images.
+
+    python recipes/evaluate.py --architecture runs/demo/train/architecture.yaml \\
+        --weights runs/demo/train/network.safetensors --data Set5=data/Set5 --data Set14=data/Set14 --out metrics.json
+
+A folder is a dataset folder, or simply holds high-resolution images. PSNR and SSIM are those of the literature: Y
+channel, borders of `scale` pixels left out. The JSON file has the figures of every image and their means.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from quantnas_ext import cli
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.errors import InputError
+from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
+from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
+from quantnas_ext.sr.perceptual import load_lpips
+from quantnas_ext.sr.score_files import check_new_file, scores_table, write_json
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the recipe with these arguments (the command line's, if None)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of the network")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (safetensors)")
+    parser.add_argument(
+        "--data", required=True, action="append", metavar="NAME=DIR", help="a folder of images and its name; repeatable"
+    )
+    parser.add_argument("--out", metavar="FILE", help="JSON file to write")
+    parser.add_argument("--lpips", action="store_true", help="add LPIPS, the learned perceptual distance")
+    arguments = parser.parse_args(argv)
+
+    folders = {}
+    for text in arguments.data:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or name in folders:
+            raise InputError(f"--data '{text}' is not possible; write NAME=DIR with a new name, as in Set5=data/Set5")
+        folders[name] = folder
+    if arguments.out:
+        check_new_file(arguments.out)
+    network = QuantNASNetwork(arguments.architecture, weights=arguments.weights)
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    for folder in folders.values():
+        EvaluationPairs(folder, network.scale)
+
+    lpips = load_lpips() if arguments.lpips else None
+    scores = {
+        name: {
+            "bicubic": evaluate_bicubic(folder, network.scale, lpips=lpips, name=name),
+            "network": evaluate_folder(network, folder, network.scale, lpips=lpips, name=name),
+        }
+        for name, folder in folders.items()
+    }
+    cost = Architecture.load(arguments.architecture).cost
+    print(scores_table(scores))
+    print("network: " + ", ".join(f"{name} {value:,.0f}" for name, value in cost.items()))
+    if arguments.out:
+        result = {
+            "architecture": arguments.architecture,
+            "weights": arguments.weights,
+            "scale": network.scale,
+            "cost": dict(cost),
+            "datasets": {
+                name: {"folder": folders[name], **{method: found.to_dict() for method, found in methods.items()}}
+                for name, methods in scores.items()
+            },
+        }
+        write_json(result, arguments.out)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,72 @@
+"""Train a found network by quantization-aware training in BasicSR.
+
+    python recipes/train.py --config demo --architecture runs/demo/architecture.yaml --run runs/demo/train
+
+The run folder then holds the configuration, the architecture as trained, BasicSR's options file with all that it
+writes, and the weights `network.safetensors`. A training that was cut short goes on with
+
+    python -m quantnas_ext.sr.train -opt runs/demo/train/options.yml --auto_resume
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from quantnas_ext import cli
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.config import add_config_arguments, load_config, save_config
+from quantnas_ext.errors import InputError
+from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
+from quantnas_ext.sr.folders import check_dataset_folder
+from quantnas_ext.sr.options import final_training_options, write_options
+from quantnas_ext.sr.training import train
+from quantnas_ext.sr.weights import save_weights
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the recipe with these arguments (the command line's, if None)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of a search")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="start from these weights (train.from_supernet takes the search's own)"
+    )
+    parser.add_argument("--run", metavar="DIR", help="run folder to make (default: 'train' in the configuration's run)")
+    arguments = parser.parse_args(argv)
+    config = load_config(arguments.config, arguments.overrides)
+
+    found = Architecture.load(arguments.architecture)
+    precision = config.train.precision
+    trained = found if precision is None else found.with_precision(precision)
+    start = arguments.weights
+    if start is None and config.train.from_supernet:
+        start = Path(arguments.architecture).parent / "weights.safetensors"
+    network = QuantNASNetwork(arguments.architecture, precision, start)
+    if not config.data.train:
+        raise InputError("there is nothing to train on; name dataset folders with --set 'data.train=[FOLDER]'")
+    images = sum(check_dataset_folder(folder, network.scale, config.train.patch) for folder in config.data.train)
+    for folder in config.data.test.values():
+        EvaluationPairs(folder, network.scale)
+    if config.train.full_precision_iterations >= config.train.iterations:
+        raise InputError(
+            f"train.full_precision_iterations ({config.train.full_precision_iterations}) leaves none of "
+            f"train.iterations ({config.train.iterations}) for quantization; take fewer, or train.precision=32"
+        )
+
+    run = cli.new_run_folder(arguments.run or Path(config.run) / "train")
+    save_config(config, run / "config.yaml")
+    trained.save(run / "architecture.yaml")
+    if start is not None:
+        save_weights(network.state_dict(), run / "initial.safetensors")
+    options = final_training_options(
+        config, network.scale, images, run / "architecture.yaml", None if start is None else run / "initial.safetensors"
+    )
+    write_options(options, run / "options.yml")
+    weights = train(["-opt", str(run / "options.yml")], quiet=True)
+    print(f"trained weights: {weights}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
