@@ -82,6 +82,7 @@ def test_yaml_1_1_readings_of_exponents_and_of_no_are_undone(written) -> None:
         ("search: {weight_learning_rate: .nan}", ["'search.weight_learning_rate' must be a number, not nan"]),
         ("search: {steps_per_epoch: 0}", ["'search.steps_per_epoch' must be at least 1"]),
         ("search: {steps_per_epoch: all}", ["'search.steps_per_epoch' must be a whole number or null"]),
+        ("train: {iterations: 5, full_precision_iterations: 6}", ["'train.full_precision_iterations' (6)", "(5)"]),
         ("train: {learning_rate: 0}", ["'train.learning_rate' must be above 0"]),
         ("train: {precision: 1}", ["'train.precision'", "1 bits", "2 to 16"]),
         ("train: {precision: half}", ["'train.precision'", "'half'", "w4a8"]),
