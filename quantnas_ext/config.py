@@ -283,7 +283,7 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
             raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")
         first, total = config.train.full_precision_iterations, config.train.iterations
         if whole and first > total:
-            raise InputError(f"'train.full_precision_iterations' ({first}) must be at most 'train.iterations' ({total})")
+            raise InputError(f"'train.full_precision_iterations' ({first}) exceeds 'train.iterations' ({total})")
         return config
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
