@@ -46,7 +46,8 @@ class ArchitectureDistribution(nn.Module):
     def __init__(self, tree: ChoiceTree) -> None:
         super().__init__()
         self.tree = tree
-        self.logits = nn.ParameterDict({c.label: nn.Parameter(1e-3 * torch.randn(len(c.values))) for c in tree})
+        # From pairs: given a plain dict, ParameterDict would sort the labels.
+        self.logits = nn.ParameterDict([(c.label, nn.Parameter(1e-3 * torch.randn(len(c.values)))) for c in tree])
         self.rows = {choice.label: row for row, choice in enumerate(tree)}
         self._lengths = [len(choice.values) for choice in tree]
         longest = max(self._lengths)
@@ -88,7 +89,7 @@ class ArchitectureDistribution(nn.Module):
         memo[id(self)] = clone
         for label, parameter in self.logits.items():
             clone.logits[label] = copy.deepcopy(parameter, memo)
-        return clone.train(self.training).to(next(self.logits.values().__iter__()).device)
+        return clone.train(self.training).to(next(self.parameters()).device)
 
     @property
     def current(self) -> Draw:

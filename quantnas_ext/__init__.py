@@ -1,0 +1,40 @@
+"""Quantization-aware neural architecture search on NNI.
+
+The names below are imported on first use, so that importing the package costs neither NNI nor Lightning nor BasicSR.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "AccelerateEvaluator": "search",
+    "Architecture": "architecture",
+    "BitOps": "search",
+    "BitOpsProfiler": "search",
+    "ChoiceBlock": "nn",
+    "InputError": "errors",
+    "MutableQuantConv2d": "nn",
+    "MutableQuantLinear": "nn",
+    "ParameterBytes": "search",
+    "Penalty": "search",
+    "Precision": "quantization",
+    "QuantConv2d": "quantization",
+    "QuantLinear": "quantization",
+    "QuantNAS": "search",
+    "SRBasicSpace": "spaces",
+    "SharedInput": "nn",
+}
+
+__all__ = list(_HOMES)  # noqa: PLE0605 (the table above is the one list)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,163 @@
+"""Expected costs: exact values, exact gradients, and agreement with an independent counter."""
+
+from typing import Any
+
+import pytest
+import torch
+from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.quantization import QuantConv2d
+from quantnas_ext.search import BitOps, BitOpsProfiler, ChoiceTree, ExpectedCost, ParameterBytes, Penalty, QuantNAS
+from quantnas_ext.search.distribution import ArchitectureDistribution
+from quantnas_ext.search.tracing import trace_layers
+from quantnas_ext.spaces import SRBasicSpace
+
+SHAPE = (1, 3, 9, 11)
+
+
+def space(**arguments: Any) -> SRBasicSpace:
+    return SRBasicSpace(**{"scale": 2, "width": 6, "cells": 2, "bits": [4, 8, 32], **arguments})
+
+
+def independent_bitops(network: nn.Module) -> float:
+    """torch's own FLOP counter for every layer, times the bits that the layer says it has."""
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.rand(SHAPE))
+    total = 0.0
+    for path, module in network.named_modules():
+        if isinstance(module, QuantConv2d):
+            flops = sum(counter.get_flop_counts()[f"{type(network).__name__}.{path}"].values())
+            total += flops / 2 * module.precision.weight_bits * module.precision.activation_bits
+    return total
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("share_cells", [True, False])
+def test_one_hot_expectation_and_profiler_equal_the_frozen_networks_bitops(seed: int, share_cells: bool) -> None:
+    model = space(share_cells=share_cells)
+    distribution = ArchitectureDistribution(ChoiceTree.of(model))
+    torch.manual_seed(seed)
+    for logits in distribution.parameters():  # one-hot at random
+        logits.data = torch.where(torch.arange(len(logits)) == torch.randint(len(logits), ()), 1e4, -1e4)
+    sample = distribution.most_likely()
+    counted = independent_bitops(model.freeze(sample))
+    assert counted > 0
+    cost = ExpectedCost(BitOps(SHAPE), model, distribution)
+    assert float(cost(distribution.draw())) == pytest.approx(counted, rel=1e-9)
+    assert cost.of(sample) == counted
+    assert BitOpsProfiler(model, SHAPE).profile(sample) == counted
+    assert BitOps(SHAPE).of_network(model.freeze(sample)) == counted
+
+
+def closed_form(model: SRBasicSpace, logits: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Written from the definition of the space, without our tracing: sum over blocks, operations and bits."""
+    (_, _, height, width), c, s = SHAPE, 6, 2
+    pixels, upscaled = height * width, height * width * s * s
+    total = torch.zeros((), dtype=torch.float64)
+
+    def macs(operation: str, c_in: int, c_out: int, positions: int) -> int:
+        kind, size, *rest = operation.split("_")
+        k = int(size[0])
+        groups = int(rest[0][1:]) if rest else 1
+        if kind == "fac":
+            return positions * (c_in * 6 * k + 6 * c_out * k)
+        return positions * c_in * c_out * k * k // groups
+
+    blocks = {
+        "head_0": (3, c, pixels, 1), "head_1": (c, c, pixels, 1), "body_0": (c, c, pixels, 2), "body_1": (c, c, pixels, 2),
+        "body_skip": (c, c, pixels, 2), "upsample_0": (c, 12, pixels, 1), "tail_0": (3, 3, upscaled, 1),
+        "tail_1": (3, 3, upscaled, 1),
+    }  # fmt: skip
+    for block, (c_in, c_out, positions, repeats) in blocks.items():
+        operations = [choice for choice in ChoiceTree.of(model) if choice.label == block][0].values
+        p = logits[block].softmax(0)
+        for index, operation in enumerate(operations):
+            bits = logits[f"{block}__{operation}__bits"].softmax(0) @ torch.tensor([16.0, 64.0, 1024.0]).double()
+            total = total + p[index] * repeats * macs(operation, c_in, c_out, positions) * bits
+    return total
+
+
+def test_gradient_of_the_expected_bitops_equals_a_closed_form_for_every_logit_and_is_not_zero() -> None:
+    model = space()
+    torch.manual_seed(0)
+    distribution = ArchitectureDistribution(ChoiceTree.of(model)).double()
+    for logits in distribution.parameters():
+        logits.data.normal_()
+    cost = ExpectedCost(BitOps(SHAPE), model, distribution)
+    own = {label: logits.detach().clone().requires_grad_() for label, logits in distribution.logits.items()}
+    expected = closed_form(model, own)
+    found = cost(distribution.draw())
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    gradients = torch.autograd.grad(found, list(distribution.logits.values()))
+    references = torch.autograd.grad(expected, list(own.values()))
+    for gradient, reference in zip(gradients, references, strict=True):
+        torch.testing.assert_close(gradient, reference.to(gradient.dtype), rtol=1e-5, atol=1e-5 * float(reference.abs().max()))
+        assert (gradient != 0).all()
+
+
+def test_the_search_objective_reaches_every_logit_through_the_cost_alone() -> None:
+    """NNI's own penalty is computed from plain numbers and has no gradient; ours must have one."""
+    strategy = QuantNAS(costs=[Penalty(BitOps(SHAPE), 1.0)])
+    strategy.mutate_model(space())
+    loss, parts = strategy.objective(torch.zeros(()), strategy.distribution.draw(), t=0.0, epochs=2)
+    assert float(loss) == pytest.approx(float(parts["bitops"]) / strategy.objective.references[0], rel=1e-5)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().min() > 0 for p in strategy.distribution.parameters())
+
+
+def test_nnis_own_expectation_of_our_expression_agrees() -> None:
+    model = space(head=["conv_3x3"], skip=["conv_1x1"], tail=["conv_1x1"], upsample=["conv_3x3"], bits=[4, 8])
+    distribution = ArchitectureDistribution(ChoiceTree.of(model))
+    probabilities = distribution.probabilities()
+    values = {choice.label: choice.values for choice in distribution.tree}
+    penalty = ExpectationProfilerPenalty(BitOpsProfiler(model, SHAPE), baseline=1.0)
+    expectation = penalty.profile({k: dict(zip(values[k], p, strict=True)) for k, p in probabilities.items()})
+    assert expectation == pytest.approx(float(ExpectedCost(BitOps(SHAPE), model, distribution)(distribution.draw())))
+
+
+def test_costs_of_a_supernet_equal_those_of_the_space_and_tracing_leaves_it_untouched() -> None:
+    plain, supernet = space(), space()
+    QuantNAS().mutate_model(supernet)
+    state = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    assert BitOps(SHAPE).terms(plain) == BitOps(SHAPE).terms(supernet)
+    assert ParameterBytes(SHAPE).terms(plain) == ParameterBytes(SHAPE).terms(supernet)
+    assert supernet.training and not any(module._forward_hooks for module in supernet.modules())
+    assert all(torch.equal(state[name], tensor) for name, tensor in supernet.state_dict().items())
+
+
+def test_parameter_bytes_equal_those_of_the_stored_parameters() -> None:
+    model = space(adq=True)
+    sample: dict[str, Any] = {}
+    model.random(sample)
+    network = model.freeze(sample)
+    total = 0.0
+    for module in network.modules():
+        if isinstance(module, QuantConv2d):
+            total += module.weight.numel() * module.precision.weight_bits / 8
+            total += 4 * sum(p.numel() for name, p in module.named_parameters() if name != "weight")
+        else:
+            inside = isinstance(module, nn.Module) and type(module).__name__.startswith("LSQ")
+            total += 0 if inside else 4 * sum(p.numel() for p in module.parameters(recurse=False))
+    assert ParameterBytes(SHAPE).of_network(network) == total
+
+
+def test_a_layer_called_twice_costs_twice_and_is_stored_once() -> None:
+    layer = QuantConv2d(3, 3, 1, bits=4, bias=False)
+    layers = trace_layers(nn.Sequential(layer, nn.ReLU(), layer), (1, 3, 4, 4))
+    convolutions = [traced for traced in layers if traced.macs]
+    assert [(traced.macs, traced.weights) for traced in convolutions] == [(2 * 9 * 16, 9)]
+
+
+def test_costs_in_the_architecture_file_scale_with_the_area() -> None:
+    architecture = Architecture.of("sr_basic", {"scale": 2, "width": 6, "adq": False}, _sample())
+    assert architecture.cost["bitops_256"] == 64 * architecture.cost["bitops_32"]
+
+
+def _sample() -> dict[str, Any]:
+    sample: dict[str, Any] = {}
+    SRBasicSpace(scale=2, width=6, adq=False).random(sample)
+    return sample

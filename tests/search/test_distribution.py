@@ -1,0 +1,103 @@
+"""The distribution over architectures: joint probabilities, entropy, arg max."""
+
+import copy
+import itertools
+
+import nni
+import pytest
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
+
+from quantnas_ext.nn import MutableQuantConv2d
+from quantnas_ext.search import ArchitectureDistribution, ChoiceTree
+from quantnas_ext.spaces import SRBasicSpace
+
+
+class NestedSpace(ModelSpace):
+    """A choice inside a candidate, a precision below that, and a precision that two candidates share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = LayerChoice({"a": self.conv("deep"), "b": nn.ReLU()}, label="inner")
+        self.outer = LayerChoice({"x": inner, "y": self.conv("shared"), "z": self.conv("shared")}, label="outer")
+
+    def conv(self, label: str) -> nn.Module:
+        return MutableQuantConv2d(2, 2, 1, bits=nni.choice(label, [2, 4, 8]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outer(x)
+
+
+def random_distribution(space: ModelSpace) -> ArchitectureDistribution:
+    torch.manual_seed(3)
+    distribution = ArchitectureDistribution(ChoiceTree.of(space))
+    for logits in distribution.parameters():
+        logits.data.normal_()
+    return distribution
+
+
+def test_a_choice_below_one_candidate_has_it_as_parent_and_a_shared_one_stands_alone() -> None:
+    parents = {choice.label: choice.parent for choice in ChoiceTree.of(NestedSpace())}
+    assert parents == {"outer": None, "shared": None, "inner": ("outer", "x"), "deep": ("inner", "a")}
+
+
+def test_joint_entropy_and_arg_max_equal_those_of_the_explicit_joint() -> None:
+    distribution = random_distribution(NestedSpace())
+    p = {label: logits.softmax(0).tolist() for label, logits in distribution.logits.items()}
+    joint = {("y",): p["outer"][1], ("z",): p["outer"][2], ("x", "b"): p["outer"][0] * p["inner"][1]}
+    for index, bits in enumerate((2, 4, 8)):
+        joint["x", "a", bits] = p["outer"][0] * p["inner"][0] * p["deep"][index]
+    assert sum(joint.values()) == pytest.approx(1)
+    expected = -sum(q * torch.tensor(q).log().item() for q in joint.values())
+    expected_shared = -sum(q * torch.tensor(q).log().item() for q in p["shared"])
+    entropies = dict(zip([root.label for root in distribution.tree.roots()], distribution.block_entropies().tolist()))
+    assert entropies == pytest.approx({"outer": expected, "shared": expected_shared}, rel=1e-5)
+    best = max(joint, key=joint.get)  # type: ignore[arg-type]
+    sample = distribution.most_likely()
+    assert tuple(sample[label] for label in ("outer", "inner", "deep") if label in sample) == best
+    assert distribution.confidences()["outer"] == pytest.approx(max(joint.values()), rel=1e-5)
+
+
+def test_arg_max_is_joint_and_not_one_for_each_label() -> None:
+    distribution = ArchitectureDistribution(ChoiceTree.of(SRBasicSpace(scale=2, width=6, body=["conv_3x3", "conv_5x5"])))
+    # conv_3x3 is likelier, but undecided about its bits: 0.55 * 0.5 < 0.45 * 0.98.
+    distribution.logits["body_0"].data = torch.tensor([0.55, 0.45]).log()
+    distribution.logits["body_0__conv_3x3__bits"].data = torch.tensor([0.5, 0.5]).log()
+    distribution.logits["body_0__conv_5x5__bits"].data = torch.tensor([0.02, 0.98]).log()
+    sample = distribution.most_likely()
+    assert sample["body_0"] == "conv_5x5" and sample["body_0__conv_5x5__bits"] == 4
+    assert "body_0__conv_3x3__bits" not in sample
+
+
+def test_the_draw_stays_the_same_until_the_next_and_is_differentiable() -> None:
+    distribution = random_distribution(NestedSpace())
+    draw = distribution.draw()
+    distribution.logits["outer"].data.zero_()
+    assert distribution.current is draw
+    for label in ("inner", "deep", "shared"):
+        torch.testing.assert_close(draw[label], distribution.logits[label].softmax(0))
+    assert not torch.allclose(draw["outer"], torch.full((3,), 1 / 3))
+    assert torch.allclose(distribution.draw()["outer"], torch.full((3,), 1 / 3))
+    draw["deep"][0].backward()
+    assert distribution.logits["deep"].grad is not None
+
+
+def test_entropy_gradient_is_finite_also_when_nearly_all_is_decided() -> None:
+    distribution = random_distribution(NestedSpace())
+    for logits in distribution.parameters():
+        logits.data = torch.linspace(0, 2000, len(logits))
+    distribution.entropy(distribution.draw()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in distribution.parameters())
+
+
+def test_a_copy_has_the_same_logits_and_draws_for_itself() -> None:
+    distribution = random_distribution(NestedSpace())
+    distribution.draw()
+    clone = copy.deepcopy(distribution)
+    for (name, ours), (other, theirs) in itertools.zip_longest(
+        distribution.state_dict().items(), clone.state_dict().items()
+    ):
+        assert name == other and torch.equal(ours, theirs)
+    clone.logits["outer"].data.zero_()
+    assert not torch.allclose(distribution.current["outer"], clone.draw()["outer"])
