@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
@@ -25,6 +24,7 @@ from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
 from quantnas_ext.search import AccelerateEvaluator, BitOps, ChoiceTree, EpochRecord, Penalty, QuantNAS, run_experiment
 from quantnas_ext.search.history import SearchHistory
+from quantnas_ext.search.processes import process_state
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.folders import check_dataset_folder
 from quantnas_ext.sr.patches import PatchDataset, split_dataset
@@ -61,14 +61,14 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         gradient_clip=config.search.gradient_clip,
     )
     run = Path(config.run)
-    main_process = PartialState().is_main_process
+    main_process = process_state().is_main_process
     if main_process:
         cli.new_run_folder(run, resume=resume)
         save_config(config, run / "config.yaml")
         (run / "plots").mkdir(exist_ok=True)
         history = SearchHistory(run / "history.json", ChoiceTree.of(space))
         board = SummaryWriter(str(run / "tensorboard"), purge_step=0)
-    PartialState().wait_for_everyone()
+    process_state().wait_for_everyone()
 
     def log(record: EpochRecord) -> None:
         history.add(record)

@@ -59,7 +59,7 @@ class ChoiceTree:
                     "LayerChoice or InputChoice"
                 )
             multiple = (mutable.n_chosen or 1) if isinstance(mutable, CategoricalMultiple) else None
-            unordered[label] = Choice(label, tuple(mutable.values), parents.get(label), multiple)
+            unordered[str(label)] = Choice(str(label), tuple(mutable.values), parents.get(label), multiple)
         if not unordered:
             raise InputError("the model space has no choices, so there is nothing to search")
         return cls(tuple(sorted(unordered.values(), key=lambda choice: _depth(choice, unordered))))
@@ -96,7 +96,8 @@ def _collect(module: nn.Module, context: Context | None, found: dict[str, set[Co
                 found.setdefault(label, set()).add(context)
     if isinstance(module, LayerChoice):
         for name in module.names:
-            _collect(module[name], (module.label, name), found)
+            # str: NNI's labels are a class of their own, which checkpoints and files should not hold.
+            _collect(module[name], (str(module.label), name), found)
     else:
         for child in module.children():
             _collect(child, context, found)

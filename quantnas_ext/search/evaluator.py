@@ -24,6 +24,7 @@ from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
 from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.lightning import architecture_optimizer
 from quantnas_ext.search.objective import SearchObjective, entropy_weight
+from quantnas_ext.search.processes import process_state
 from quantnas_ext.search.sampling import EpochSampler
 
 
@@ -177,6 +178,7 @@ class AccelerateEvaluator(Evaluator):
         """
         if self._settings is None:
             raise InputError("AccelerateEvaluator searches; use it with the QuantNAS strategy")
+        process_state()
         accelerator = Accelerator(mixed_precision=self.mixed_precision)
         run = _Search(self, self._settings, accelerator, model)
         result = run.run()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import RawFormatModelSpace
 
 from quantnas_ext.search.evaluator import AccelerateEvaluator
+from quantnas_ext.search.processes import process_state
 from quantnas_ext.search.strategy import QuantNAS
 
 
@@ -32,13 +32,15 @@ def run_experiment(
     Returns:
         The found architecture as an NNI sample.
     """
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         config = NasExperimentConfig(execution_engine="sequential", model_format="raw", trial_concurrency=1)
         config.experiment_working_directory = str(folder)
         experiment = NasExperiment(space, evaluator, strategy, config)
-        experiment.run()
+        try:
+            experiment.run()
+        finally:
+            experiment.stop()
         sample: dict[str, Any] = experiment.export_top_models(formatter="dict")[0]
-        experiment.stop()
     else:
         strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
         sample = strategy.distribution.most_likely()
