@@ -1,4 +1,4 @@
-"""Dataset folders, `HR/*.png` beside `LRx{scale}/*.png` of the same names: made from a folder of images, and checked."""
+"""Dataset folders, `HR/*.png` beside `LRx{scale}/*.png` of the same names: made from images, and checked."""
 
 from __future__ import annotations
 

@@ -39,18 +39,28 @@ def keyed_random(*key: int) -> Iterator[None]:
 
 
 def paired_images(folder: str | Path, scale: int, patch: int) -> PairedImageDataset:
-    """BasicSR's dataset of randomly cropped, flipped and rotated pairs from one dataset folder.
+    """BasicSR's dataset of randomly cropped, flipped and rotated pairs from one dataset folder, sorted by name.
 
     Args:
         folder: Dataset folder, already checked.
         scale: Factor between HR and LR.
         patch: Side of the LR crop in pixels.
     """
-    return PairedImageDataset({
-        "dataroot_gt": str(hr_folder(folder)), "dataroot_lq": str(lr_folder(folder, scale)),
-        "io_backend": {"type": "disk"}, "phase": "train", "scale": scale, "gt_size": patch * scale,
-        "use_hflip": True, "use_rot": True,
-    })
+    dataset = PairedImageDataset(
+        {
+            "dataroot_gt": str(hr_folder(folder)),
+            "dataroot_lq": str(lr_folder(folder, scale)),
+            "io_backend": {"type": "disk"},
+            "phase": "train",
+            "scale": scale,
+            "gt_size": patch * scale,
+            "use_hflip": True,
+            "use_rot": True,
+        }
+    )
+    # BasicSR lists a folder in the order of the file system, which differs from machine to machine.
+    dataset.paths.sort(key=lambda paths: paths["gt_path"])
+    return dataset
 
 
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
     root = Path(arguments.opt).resolve().parent
     weights = root / WEIGHTS_NAME
     torch.set_flush_denormal(True)  # denormal gradients slow a CPU down several times
-    with _logging(root / "train.log", quiet), _parsing(arguments) as parsed:
+    with _logging(root / "train.log", quiet), _parsing(arguments) as parsed, warnings.catch_warnings():
+        # A resumed training moves the schedule to its iteration before the optimizer's first step here, as it should.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
         basicsr_train.train_pipeline(str(root))
         if get_dist_info()[0] == 0:
             trained = torch.load(Path(parsed["path"]["models"]) / "net_g_latest.pth", weights_only=True)
