@@ -19,7 +19,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
-from quantnas_ext.sr.perceptual import load_lpips
+from quantnas_ext.sr.perceptual import Lpips, load_lpips
 from quantnas_ext.sr.score_files import check_new_file, scores_table, write_json
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     network = QuantNASNetwork(arguments.architecture, weights=arguments.weights)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     for folder in folders.values():
-        EvaluationPairs(folder, network.scale)
+        EvaluationPairs(folder, network.scale, smallest=Lpips.SMALLEST if arguments.lpips else 0)
 
     lpips = load_lpips() if arguments.lpips else None
     scores = {

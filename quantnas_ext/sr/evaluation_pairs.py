@@ -40,13 +40,14 @@ class EvaluationPairs:
         folder: A dataset folder (`HR`, perhaps `LRx{scale}`) or a plain folder of high-resolution images. Where there
             is no `LRx{scale}`, low-resolution images are made in memory by the protocol of `degradation`.
         scale: Factor between HR and LR.
+        smallest: Sides that the images need for other figures than PSNR and SSIM.
 
     Raises:
         InputError: The folder is missing or empty, an image is unreadable or too small to score, or LR and HR do not
             match.
     """
 
-    def __init__(self, folder: str | Path, scale: int) -> None:
+    def __init__(self, folder: str | Path, scale: int, *, smallest: int = 0) -> None:
         self.scale = check_scale(scale)
         self._hr = find_hr_folder(folder)
         self._lr = lr_folder(folder, scale) if self._hr == hr_folder(folder) else None
@@ -55,13 +56,14 @@ class EvaluationPairs:
         else:
             self._lr = None
         self.images = list_images(self._hr)
-        smallest = max(_WINDOW + 3 * scale - 1, 4 * scale)
+        # Cropping to a multiple of the scale takes up to scale - 1 pixels, leaving out borders 2 scale.
+        needed = max(_WINDOW + 2 * scale, smallest, 4 * scale) + scale - 1
         for path in self.images:
             width, height = image_size(path)
-            if min(width, height) < smallest:
+            if min(width, height) < needed:
                 raise InputError(
                     f"image '{path}' of {width}x{height} pixels is too small to be scored at scale {scale}; "
-                    f"give images of at least {smallest} pixels a side"
+                    f"give images of at least {needed} pixels a side"
                 )
 
     def __len__(self) -> int:

@@ -96,7 +96,7 @@ def evaluate_folder(
     Raises:
         InputError: As `EvaluationPairs`.
     """
-    pairs = EvaluationPairs(folder, scale)
+    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST)
     training = network.training
     network.eval()
     try:
@@ -112,7 +112,7 @@ def evaluate_bicubic(
 
     Args, Raises: as `evaluate_folder`.
     """
-    pairs = EvaluationPairs(folder, scale)
+    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST)
     return _score(pairs, lambda image: upscale_bicubic(image, scale), lpips, f"{name or Path(folder).name} bicubic")
 
 

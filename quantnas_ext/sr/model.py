@@ -58,9 +58,8 @@ class QuantNASModel(SRModel):
         if first_quantized and self._full_precision_iter > 0:
             reset_steps(self.get_bare_model(self.net_g))
         super().optimize_parameters(current_iter)
-        if self.ema_decay > 0 and (current_iter == 1 or first_quantized):
-            # Steps are set by the first batch: an average that began before it would begin from nothing.
-            self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())
+        if current_iter == 1 or first_quantized:
+            self._spread_steps()
         self._show_progress(current_iter)
 
     def model_ema(self, decay: float = 0.999) -> None:
@@ -80,6 +79,20 @@ class QuantNASModel(SRModel):
         super().resume_training(resume_state)
         self._enter_phase(resume_state["iter"])
         random.seed(f"{self.opt['manual_seed']}/{self.opt['rank']}/{resume_state['iter']}")
+
+    def test(self) -> None:
+        """Run the network on the batch in evaluation mode.
+
+        BasicSR runs the distributed wrapper, which waits for other processes to send their buffers; but only the first
+        process validates.
+        """
+        average = getattr(self, "net_g_ema", None)
+        network = self.get_bare_model(self.net_g) if average is None else average
+        network.eval()
+        with torch.no_grad():
+            self.output = network(self.lq)
+        if average is None:
+            network.train()
 
     def validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
         """Validate once an iteration; BasicSR validates again after the last one, under a later number."""
@@ -102,6 +115,15 @@ class QuantNASModel(SRModel):
         set_quantization(self.get_bare_model(self.net_g), quantized)
         if self.ema_decay > 0:
             set_quantization(self.net_g_ema, quantized)
+
+    def _spread_steps(self) -> None:
+        """Give the steps that the first batch has set to other processes, whose batches differ, and to the average."""
+        network = self.get_bare_model(self.net_g)
+        if self.opt["dist"]:
+            for parameter in network.parameters():
+                torch.distributed.broadcast(parameter.data, src=0)
+        if self.ema_decay > 0:
+            self.net_g_ema.load_state_dict(network.state_dict())
 
     def _show_progress(self, current_iter: int) -> None:
         """Move the progress bar to an iteration."""

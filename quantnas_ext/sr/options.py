@@ -67,6 +67,8 @@ def final_training_options(
         "scale": scale,
         "num_gpu": "auto",
         "manual_seed": config.seed,
+        # Without quantization the steps have no gradient, for which several processes would wait.
+        "find_unused_parameters": train.full_precision_iterations > 0,
         "datasets": datasets,
         "network_g": {
             "type": "QuantNASNetwork",

@@ -26,7 +26,12 @@ class Lpips:
 
     Args:
         network: `lpips.LPIPS` in evaluation mode.
+
+    Attributes:
+        SMALLEST: Pixels that each side of an image needs to reach AlexNet's last layers.
     """
+
+    SMALLEST = 31
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network

@@ -16,9 +16,13 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         InputError: As `training.train`.
     """
-    print(f"trained weights: {train(argv)}")
+    weights = train(argv)
+    first = True
     if torch.distributed.is_initialized():
+        first = torch.distributed.get_rank() == 0
         torch.distributed.destroy_process_group()
+    if first:
+        print(f"trained weights: {weights}")
 
 
 if __name__ == "__main__":

@@ -99,8 +99,7 @@ def _check(options: dict[str, Any]) -> None:
         if name not in registry:
             raise unknown_name(kind, name, registry.keys())
     if network.pop("type") == arch.QuantNASNetwork.__name__:
-        with torch.random.fork_rng():  # so that the training's own network starts from the seed
-            arch.QuantNASNetwork(**network)
+        arch.QuantNASNetwork(**network)
     for dataset in options["datasets"].values():
         if dataset["type"] in (
             basicsr_datasets.PairedFoldersDataset.__name__, basicsr_datasets.WholeImagesDataset.__name__

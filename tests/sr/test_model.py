@@ -9,6 +9,7 @@ import pytest
 import torch
 from basicsr.models import build_model
 
+from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import load_config
 from quantnas_ext.quantization import initial_step, quantized_layers
 from quantnas_ext.sr import model as model_module
@@ -19,15 +20,17 @@ FULL_PRECISION_ITER = 2
 
 
 @pytest.fixture
-def build(dataset_folder: Path, search_folder: Path, tmp_path: Path) -> Callable[..., QuantNASModel]:
-    """The model of a training of five iterations, the first two in full precision."""
+def build(dataset_folder: Path, architecture: Architecture, tmp_path: Path) -> Callable[..., QuantNASModel]:
+    """The model of a training of five iterations, the first two in full precision; with batch norm (ADQ)."""
+    arguments = {**architecture.arguments, "adq": True}
+    Architecture.of(architecture.space, arguments, architecture.choices).save(tmp_path / "architecture.yaml")
     config = load_config(
         None,
         [f"data.train=[{dataset_folder}]", "train.iterations=5",
          f"train.full_precision_iterations={FULL_PRECISION_ITER}", "train.learning_rate=0.01"],
     )
     write_options(
-        final_training_options(config, 2, 10, search_folder / "architecture.yaml", None), tmp_path / "options.yml"
+        final_training_options(config, 2, 10, tmp_path / "architecture.yaml", None), tmp_path / "options.yml"
     )
 
     def build(**train: Any) -> QuantNASModel:
@@ -117,8 +120,8 @@ def test_the_moving_average_has_the_quantizers_and_buffers_of_the_network(
     network, average = model.net_g.state_dict(), model.net_g_ema.state_dict()
     assert {layer.quantized for layer in quantized_layers(model.net_g_ema)} == {True}
     for key, value in network.items():
-        if key.endswith("started"):
-            assert value and average[key]
+        if key.endswith(("started", "running_mean", "running_var", "num_batches_tracked")):
+            assert torch.equal(average[key], value) and value.any()
         elif key.endswith("activation_quantizer.log_step"):
             assert torch.allclose(average[key], value, atol=0.05)  # an average begun from nothing would be far off
         else:

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import alexnet
 
+from quantnas_ext.errors import InputError
 from quantnas_ext.sr import perceptual
 from quantnas_ext.sr.metrics import evaluate_bicubic
 from quantnas_ext.sr.perceptual import backbone_file, load_lpips
@@ -53,3 +55,9 @@ def test_with_its_backbone_lpips_is_zero_for_equal_images_and_grows_with_blur(
     assert lpips(photographs["coffee"], photographs["coffee"]) == 0
     mild, strong = (evaluate_bicubic(hr_folder, scale, lpips=lpips).mean["lpips"] for scale in (2, 4))
     assert 0 < mild < strong
+
+    Image.fromarray(photographs["coffee"][:32, :32]).save(hub / "small.png")
+    assert evaluate_bicubic(hub, 2, lpips=lpips).mean["lpips"] > 0
+    Image.fromarray(photographs["coffee"][:32, :31]).save(hub / "small.png")
+    with pytest.raises(InputError, match="31x32 pixels is too small to be scored .* at least 32 pixels"):
+        evaluate_bicubic(hub, 2, lpips=lpips)

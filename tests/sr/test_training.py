@@ -102,6 +102,23 @@ def test_a_training_goes_on_by_hand_where_it_was_cut_short(
     assert 0 < distance < 0.05
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with GPUs each process needs its own")
+def test_two_processes_train_together(run: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    shutil.copy(run / "options.yml", tmp_path / "options.yml")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "quantnas_ext.sr.train", "-opt", str(tmp_path / "options.yml"), "--launcher", "pytorch"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained weights") == 1
+    log = (tmp_path / "train.log").read_text()
+    assert "world_size: 2" in log and log.count("End of training") == 1
+    weights, alone = (read_weights(folder / "network.safetensors") for folder in (tmp_path, run))
+    assert all(value for key, value in weights.items() if key.endswith("started"))
+    assert not all(torch.equal(weights[key], alone[key]) for key in alone)  # twice the crops in each iteration
+
+
 def test_the_supernet_s_weights_are_the_start_in_found_and_in_full_precision(
     start: Callable[..., Path], search_folder: Path
 ) -> None:
