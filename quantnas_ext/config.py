@@ -50,6 +50,8 @@ class DataConfig:
     """Images to search, train and evaluate on. A dataset folder holds `HR/*.png` and `LRx{scale}/*.png`.
 
     Attributes:
+        photographs: Folder for the photographs that come with scikit-image and scikit-learn. Where it is given they are
+            prepared there if need be, and stand for `train` and `test`.
         train: Dataset folders whose images are put together.
         test: Dataset folders to evaluate on, by the name that they have in tables.
         patch: Side of the low-resolution crops of a search, in pixels.
@@ -58,6 +60,7 @@ class DataConfig:
         validation_share: Share of the training images on which the search trains the logits rather than the weights.
     """
 
+    photographs: str | None = None
     train: list[str] = field(default_factory=list)
     test: dict[str, str] = field(default_factory=dict)
     patch: int = number(32, least=4)
@@ -84,6 +87,7 @@ class SearchConfig:
         entropy: Weight of the entropy of the architecture's distribution at the end of its schedule.
         bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
         mixed_precision: Arithmetic of the search.
+        threads: CPU threads of a process; None shares the machine's cores among its processes.
     """
 
     epochs: int = number(20, least=1)
@@ -98,6 +102,7 @@ class SearchConfig:
     entropy: float = number(1e-3, least=0)
     bitops_penalty: float = 1e-3
     mixed_precision: Literal["no", "bf16"] = "no"
+    threads: int | None = number(None, least=1)
 
 
 @dataclass

@@ -18,16 +18,18 @@ from torch.utils.tensorboard import SummaryWriter
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
+from quantnas_ext.errors import InputError
 from quantnas_ext.provenance import provenance
 from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
 from quantnas_ext.search import AccelerateEvaluator, BitOps, ChoiceTree, EpochRecord, Penalty, QuantNAS, run_experiment
 from quantnas_ext.search.history import SearchHistory
-from quantnas_ext.search.processes import process_state
+from quantnas_ext.search.processes import process_state, set_threads
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.folders import check_dataset_folder
 from quantnas_ext.sr.patches import PatchDataset, split_dataset
+from quantnas_ext.sr.photographs import with_photographs
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,12 +47,17 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     # Everything that can be wrong with the input shows before the run folder is made.
     set_seed(config.seed)
     torch.set_flush_denormal(True)
+    set_threads(config.search.threads)
     space = build_space(config.space.name, config.space.arguments)
     stages = space.diagram()
-    for folder in config.data.train:
-        check_dataset_folder(folder, space.scale, config.data.patch)
-    images = PatchDataset(config.data.train, space.scale, config.data.patch, config.seed)
-    train_part, validation_part = split_dataset(images, config.data.validation_share, config.seed)
+    with process_state().local_main_process_first():
+        data = with_photographs(config.data, space.scale)
+    if not data.train:
+        raise InputError("there is nothing to search on; name dataset folders with --set 'data.train=[FOLDER]'")
+    for folder in data.train:
+        check_dataset_folder(folder, space.scale, data.patch)
+    images = PatchDataset(data.train, space.scale, data.patch, config.seed)
+    train_part, validation_part = split_dataset(images, data.validation_share, config.seed)
     strategy = QuantNAS(
         costs=[Penalty(BitOps((1, 3, 32, 32)), config.search.bitops_penalty)],
         entropy=config.search.entropy,
@@ -86,11 +93,11 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         validation_part,
         epochs=config.search.epochs,
         steps_per_epoch=config.search.steps_per_epoch,
-        batch_size=config.data.batch_size,
+        batch_size=data.batch_size,
         learning_rate=config.search.weight_learning_rate,
         weight_decay=config.search.weight_decay,
         seed=config.seed,
-        workers=config.data.workers,
+        workers=data.workers,
         mixed_precision=config.search.mixed_precision,
         channels_last=True,
         checkpoint=run / "search.ckpt",

@@ -11,6 +11,7 @@ writes, and the weights `network.safetensors`. A training that was cut short goe
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from quantnas_ext import cli
@@ -21,6 +22,7 @@ from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.folders import check_dataset_folder
 from quantnas_ext.sr.options import final_training_options, write_options
+from quantnas_ext.sr.photographs import with_photographs
 from quantnas_ext.sr.training import train
 from quantnas_ext.sr.weights import save_weights
 
@@ -44,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     if start is None and config.train.from_supernet:
         start = Path(arguments.architecture).parent / "weights.safetensors"
     network = QuantNASNetwork(arguments.architecture, precision, start)
+    config = dataclasses.replace(config, data=with_photographs(config.data, network.scale))
     if not config.data.train:
         raise InputError("there is nothing to train on; name dataset folders with --set 'data.train=[FOLDER]'")
     images = sum(check_dataset_folder(folder, network.scale, config.train.patch) for folder in config.data.train)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from quantnas_ext.config import DataConfig
 from quantnas_ext.sr.folders import prepare_dataset_folder
 from quantnas_ext.sr.images import write_png
 
@@ -18,23 +21,37 @@ HELD_OUT = ("astronaut", "chelsea", "coffee")
 SUB_IMAGE = 96  # HR pixels; divisible by 2, 3 and 4
 
 
-def prepare_photographs(folder: str | Path, scale: int) -> None:
-    """Make the dataset folders ``train`` (sub-images) and ``test`` (whole held-out images) where they are missing.
+def with_photographs(data: DataConfig, scale: int) -> DataConfig:
+    """Where the configuration asks for these photographs, prepare them and enter them as its images.
+
+    ``data.photographs`` then holds the dataset folders ``trainxS`` (sub-images) and ``testxS`` (whole held-out images)
+    of scale S. Parts that are there already are left as they are.
 
     Args:
-        folder: holds both; parts that exist already are left as they are.
-        scale: 2, 3 or 4; ``LRx{scale}`` is made for this one.
+        data: as the user has it.
+        scale: 2, 3 or 4.
+
+    Returns:
+        The same with ``train`` and ``test`` filled in where they were empty.
     """
-    folder = Path(folder)
-    for name, crop in (("train", SUB_IMAGE), ("test", None)):
-        target = folder / f"{name}x{scale}"
-        if target.exists():
-            continue
-        with tempfile.TemporaryDirectory() as temporary:
-            for stem, image in (_training() if name == "train" else _held_out()).items():
-                write_png(Path(temporary) / f"{stem}.png", image)
-            step = None if crop is None else crop * 2 // 3 // 12 * 12
-            prepare_dataset_folder(temporary, target, scale, crop=crop, step=step)
+    if data.photographs is None:
+        return data
+    folder = Path(data.photographs)
+    training, held_out = folder / f"trainx{scale}", folder / f"testx{scale}"
+    _prepare(training, _training, scale, SUB_IMAGE)
+    _prepare(held_out, _held_out, scale, None)
+    return dataclasses.replace(
+        data, train=data.train or [str(training)], test=data.test or {"photographs": str(held_out)}
+    )
+
+
+def _prepare(target: Path, images: Callable[[], dict[str, np.ndarray]], scale: int, crop: int | None) -> None:
+    if target.exists():
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for stem, image in images().items():
+            write_png(Path(temporary) / f"{stem}.png", image)
+        prepare_dataset_folder(temporary, target, scale, crop=crop, step=None if crop is None else crop * 5 // 8)
 
 
 def _training() -> dict[str, np.ndarray]:

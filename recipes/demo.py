@@ -1,0 +1,129 @@
+"""The main job from end to end, on photographs that need no download: `python recipes/demo.py [--set KEY=VALUE ...]`.
+
+Search, final training in the found precisions and in full precision (side by side, a core each), evaluation on held-out
+photographs. It only calls the other recipes, so it shows how they fit together. Started again after an interruption it
+goes on where it was; steps that are done are not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from quantnas_ext import cli
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.config import Config, add_config_arguments, load_config
+from quantnas_ext.errors import InputError
+from quantnas_ext.reporting.comparison import comparison_picture
+from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
+from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.degradation import upscale_bicubic
+from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
+from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
+from quantnas_ext.sr.photographs import with_photographs
+from quantnas_ext.sr.score_files import write_json
+from quantnas_ext.sr.upscaling import upscale
+
+RECIPES = Path(__file__).parent
+TRAININGS = {"quantized": [], "full_precision": ["--set", "train.precision=32"]}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the recipe with these arguments (the command line's, if None)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    arguments = parser.parse_args(argv)
+    name = arguments.config or "demo"
+    config = load_config(name, arguments.overrides)
+    run = Path(config.run)
+    if (run / "config.yaml").exists() and load_config(run / "config.yaml") != config:
+        raise InputError(f"run folder '{run}' holds a run with another configuration; delete it or set another 'run'")
+    given = ["--config", name, *(word for override in arguments.overrides for word in ("--set", override))]
+
+    start = time.perf_counter()
+    search(run, given)
+    searched = time.perf_counter()
+    train(run, given)
+    trained = time.perf_counter()
+    evaluate(config, run)
+    seconds = searched - start, trained - searched, time.perf_counter() - trained
+    print("seconds: search {:.0f}, training {:.0f}, evaluation {:.0f}".format(*seconds))
+
+
+def search(run: Path, given: list[str]) -> None:
+    """Search with `accelerate launch`, or go on with a search that was interrupted."""
+    if (run / "architecture.yaml").exists():
+        return
+    resume = ["--resume"] if (run / "search.ckpt").exists() else []
+    launch = ["accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
+    _run([sys.executable, "-m", *launch, "--dynamo_backend", "no", str(RECIPES / "search.py"), *given, *resume])
+
+
+def train(run: Path, given: list[str]) -> None:
+    """Train the found network in its precisions and in full precision, in two processes that share the cores."""
+    threads = str(max(1, (os.cpu_count() or 1) // len(TRAININGS)))
+    processes = {}
+    for training, changes in TRAININGS.items():
+        folder = run / training
+        if (folder / "network.safetensors").exists():
+            continue
+        if (folder / "options.yml").exists():
+            command = ["-m", "quantnas_ext.sr.train", "-opt", str(folder / "options.yml"), "--auto_resume"]
+        else:
+            architecture = ["--architecture", str(run / "architecture.yaml"), "--run", str(folder)]
+            command = [str(RECIPES / "train.py"), *given, *changes, *architecture]
+        # One of them shows its progress; train.log in its folder has that of the other.
+        quiet = None if not processes else subprocess.DEVNULL
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        processes[training] = subprocess.Popen([sys.executable, *command], stdout=quiet, env=environment, stderr=quiet)
+    try:
+        failed = [training for training, process in processes.items() if process.wait() != 0]
+    except BaseException:
+        for process in processes.values():
+            process.terminate()
+            process.wait()
+        raise
+    if failed:
+        raise InputError(f"training '{failed[0]}' stopped early; {run / failed[0] / 'train.log'} says why")
+
+
+def evaluate(config: Config, run: Path) -> None:
+    """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
+    networks = {
+        training: QuantNASNetwork(str(run / training / "architecture.yaml"), weights=str(run / training / "network.safetensors"))
+        for training in TRAININGS
+    }
+    scale = networks["quantized"].scale
+    (folder,) = with_photographs(config.data, scale).test.values()
+    result = {"bicubic": evaluate_bicubic(folder, scale).mean}
+    for training, network in networks.items():
+        cost = Architecture.load(run / training / "architecture.yaml").cost
+        result[training] = {**evaluate_folder(network, folder, scale, name=training).mean, **cost}
+    write_json(result, run / "evaluation.json")
+
+    pairs = list(EvaluationPairs(folder, scale))
+    columns = [
+        ("LR", [pair.lr for pair in pairs]),
+        ("bicubic", [upscale_bicubic(pair.lr, scale) for pair in pairs]),
+        ("ours", [upscale(networks["quantized"].eval(), pair.lr) for pair in pairs]),
+        ("HR", [pair.hr for pair in pairs]),
+    ]
+    comparison_picture(columns, run / "comparison.png", names=[pair.name for pair in pairs])
+    rows = [{"network": name.replace("_", " "), **figures} for name, figures in result.items()]
+    print(f"\n{len(pairs)} held-out photographs, x{scale}; BitOps for inputs of 32x32 and 256x256 pixels")
+    print(format_table(rows, ["network", PSNR, SSIM, BITOPS_32, BITOPS_256, BYTES]))
+    print(f"picture: {run / 'comparison.png'}\nfigures: {run / 'evaluation.json'}")
+
+
+def _run(command: list[str]) -> None:
+    code = subprocess.run(command).returncode
+    if code:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,92 @@
+"""The architecture file: exact round trip, checked content."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.errors import InputError
+from quantnas_ext.quantization import QuantConv2d
+from quantnas_ext.spaces import SRBasicSpace
+
+ARGUMENTS: dict[str, Any] = {"scale": 2, "width": 6, "cells": 1, "adq": False, "bits": [4, 8]}
+
+
+@pytest.fixture
+def architecture() -> Architecture:
+    sample: dict[str, Any] = {}
+    SRBasicSpace(**ARGUMENTS).random(sample)
+    needed = {k: v for k, v in sample.items() if "__" not in k or sample[k.split("__")[0]] == k.split("__")[1]}
+    return Architecture.of("sr_basic", ARGUMENTS, needed, {"seed": 3, "nested": {"tuple": (1, 2)}})
+
+
+def test_a_saved_architecture_loads_into_exactly_the_same_network(architecture: Architecture, tmp_path: Path) -> None:
+    architecture.save(tmp_path / "architecture.yaml")
+    loaded = Architecture.load(tmp_path / "architecture.yaml")
+    assert (loaded.space, loaded.arguments, loaded.choices) == ("sr_basic", ARGUMENTS, architecture.choices)
+    assert loaded.cost == architecture.cost and loaded.provenance["nested"]["tuple"] == [1, 2]
+    network, twin = architecture.build(), loaded.build()
+    assert str(network) == str(twin)
+    twin.load_state_dict(network.state_dict(), strict=True)
+    x = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(network(x), twin(x), rtol=0, atol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["architecture.yaml"]
+    loaded.save(tmp_path / "again.yaml")
+    assert (tmp_path / "again.yaml").read_text() == (tmp_path / "architecture.yaml").read_text()
+
+
+def test_full_precision_keeps_the_operations_and_costs_1024_bits_a_mac(architecture: Architecture) -> None:
+    full = architecture.with_precision(32)
+    assert not any(isinstance(m, QuantConv2d) and m.precision.weight_bits != 32 for m in full.build().modules())
+    operations = {k: v for k, v in architecture.choices.items() if "__" not in k}
+    assert {k: v for k, v in full.choices.items() if "__" not in k} == operations
+    assert full.cost["bitops_32"] == 1024 / 64 * architecture.with_precision(8).cost["bitops_32"]
+
+
+def damaged(architecture: Architecture, tmp_path: Path, change: Any) -> Path:
+    path = tmp_path / "architecture.yaml"
+    architecture.save(path)
+    content = yaml.safe_load(path.read_text())
+    change(content)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format="other"), "not an architecture file"),
+        (lambda c: c.update(version=2), "version 2"),
+        (lambda c: c.pop("choices"), "lacks the section 'choices'"),
+        (lambda c: c.update(chioces={}), "did you mean 'choices'"),
+        (lambda c: c["space"].update(name="sr_basics"), "did you mean 'sr_basic'"),
+        (lambda c: c["space"]["arguments"].update(widht=3), "did you mean 'width'"),
+        (lambda c: c["space"].update(more=1), "name and arguments"),
+        (lambda c: c["choices"].update(head_0="conv_9x9"), "head_0.*conv_9x9"),
+        (lambda c: c["choices"].update(hed_0="conv_3x3"), "did you mean 'head_0'"),
+        (lambda c: c["choices"].update(head_0=["conv_3x3"]), "head_0"),
+        (lambda c: c["choices"].pop("tail_1"), "lacks choice 'tail_1'"),
+        (lambda c: c["cost"].update(bytes="many"), "cost 'bytes'"),
+    ],
+)
+def test_foreign_or_damaged_files_are_refused_in_one_sentence(
+    architecture: Architecture, tmp_path: Path, change: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        Architecture.load(damaged(architecture, tmp_path, change))
+    assert "architecture.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x00\xff\xfe", b"- a list", b"{", b"!!python/object/apply:os.system ['true']", b"", b"[" * 100_000]
+)
+def test_other_files_are_refused_and_nothing_in_them_is_run(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "architecture.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is not an architecture file"):
+        Architecture.load(path)
+    with pytest.raises(InputError, match="does not exist"):
+        Architecture.load(tmp_path / "missing.yaml")
