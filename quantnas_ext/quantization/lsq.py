@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_CANDIDATE_STEPS = 40
+_SMALLEST_STEP = 1e-8
+
 
 def integer_range(bits: int, *, signed: bool) -> tuple[int, int]:
     """Smallest and largest integer of a ``bits``-wide number: ``-2^(b-1) .. 2^(b-1)-1`` or ``0 .. 2^b - 1``."""
@@ -63,7 +66,12 @@ def lsq_quantize(x: Tensor, step: Tensor, bits: int, *, signed: bool, elements: 
 
 
 def initial_step(x: Tensor, bits: int, *, signed: bool, per_channel: bool = False) -> Tensor:
-    """The step LSQ starts from, ``2 mean|x| / sqrt(Qp)`` (section 2.1 of the paper).
+    """The step a quantizer starts from: the one of least squared error, ``min_s mean (x - q_s(x))^2``.
+
+    LSQ itself starts from ``2 mean|x| / sqrt(Qp)`` (section 2.1 of the paper). At 8 bits that is several times coarser
+    than the error asks for, and a short training does not make up for it. The start of least error is that of LSQ+
+    (Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better initialization", CVPR
+    Workshops 2020); it is looked for among 40 steps that clip between none and all but a fortieth of the largest value.
 
     Args:
         x: values to be quantized; channels first where ``per_channel``.
@@ -74,7 +82,17 @@ def initial_step(x: Tensor, bits: int, *, signed: bool, per_channel: bool = Fals
     Returns:
         ``[C, 1, 1, ...]`` or ``[]``, float32, without gradient. Where all values are zero the step is tiny, not zero.
     """
-    _, high = integer_range(bits, signed=signed)
-    magnitude = x.detach().float().abs()
-    mean = magnitude.mean(dim=tuple(range(1, x.dim())), keepdim=True) if per_channel else magnitude.mean()
-    return (2.0 * mean / math.sqrt(high)).clamp_min(1e-8)
+    low, high = integer_range(bits, signed=signed)
+    x = x.detach().float()
+    kept = tuple(range(1, x.dim())) if per_channel else tuple(range(x.dim()))
+    largest = x.abs().amax(dim=kept, keepdim=per_channel)
+    best = least = None
+    for share in torch.linspace(1.0, 1 / _CANDIDATE_STEPS, _CANDIDATE_STEPS).tolist():
+        step = (largest * (share / high)).clamp_min(_SMALLEST_STEP)
+        error = ((x / step).clamp_(low, high).round_().mul_(step) - x).square_().mean(dim=kept, keepdim=per_channel)
+        if best is None or least is None:
+            best, least = step, error
+        else:
+            best, least = torch.where(error < least, step, best), torch.minimum(error, least)
+    assert best is not None
+    return best

@@ -34,7 +34,7 @@ class LSQWeightQuantizer(nn.Module):
 
     @torch.no_grad()
     def reset(self, weight: Tensor) -> None:
-        """Start the steps anew from ``weight`` (``2 mean|w| / sqrt(Qp)`` in each channel)."""
+        """Start the steps anew from ``weight`` (least squared error in each channel)."""
         self.log_step.copy_(initial_step(weight, self.bits, signed=True, per_channel=True).log())
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -58,6 +58,25 @@ def test_per_channel_step_gradient_is_the_sum_over_that_channel() -> None:
         assert step.grad[channel].item() == pytest.approx(total, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_initial_step_has_no_more_error_than_the_papers_start_or_the_full_range(bits: int, signed: bool) -> None:
+    x = torch.randn(5, 400, generator=torch.Generator().manual_seed(2)) * torch.tensor([[1e-3], [0.1], [1], [7], [0]])
+    x = x if signed else x.relu()
+    low, high = integer_range(bits, signed=signed)
+
+    def error(step: torch.Tensor) -> torch.Tensor:
+        return ((x / step).clamp(low, high).round() * step - x).square().mean(1)
+
+    found = initial_step(x, bits, signed=signed, per_channel=True)
+    assert found.shape == (5, 1) and (found > 0).all()
+    rivals = {"LSQ": 2 * x.abs().mean(1, keepdim=True) / high**0.5, "range": x.abs().amax(1, keepdim=True) / high}
+    for rival in rivals.values():
+        assert (error(found)[:4] <= 1.01 * error(rival)[:4]).all()
+    assert error(found)[4] == 0
+    torch.testing.assert_close(initial_step(x[2], bits, signed=signed), found[2, 0])
+
+
 def test_steps_stay_positive_under_an_optimizer_that_pushes_them_down() -> None:
     layer = QuantConv2d(2, 2, 3, bits=4, signed=False)
     layer(torch.rand(1, 2, 5, 5))
