@@ -18,6 +18,7 @@ test: lint
 
 lint: $(PACKAGE)
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 clean:

@@ -31,7 +31,7 @@ class Architecture:
         space: name of the space (see ``quantnas_ext.spaces.SPACES``).
         arguments: arguments of the space.
         choices: NNI sample, label to value: each block's operation and each operation's precision.
-        cost: ``bitops_32`` and ``bitops_256`` (bit operations for inputs of 32x32 and 256x256) and ``bytes`` (of parameters).
+        cost: ``bitops_32`` and ``bitops_256`` (bit operations for inputs of that side), ``bytes`` of parameters.
         provenance: where it comes from: configuration, seed, versions.
     """
 
@@ -94,9 +94,8 @@ class Architecture:
         for choice in tree:
             needed = choice.parent is None or self.choices.get(choice.parent[0]) == choice.parent[1]
             if needed and choice.label not in self.choices:
-                raise InputError(
-                    f"the architecture lacks choice {choice.label!r}; give it one of {', '.join(map(str, choice.values))}"
-                )
+                values = ", ".join(map(str, choice.values))
+                raise InputError(f"the architecture lacks choice {choice.label!r}; give it one of {values}")
 
     def with_precision(self, precision: Precision | int | str) -> Architecture:
         """The same operations with every layer at one precision (32: full precision), costs counted anew."""
@@ -147,7 +146,9 @@ class Architecture:
 def _read(path: Path) -> dict[str, Any]:
     """The file's content with its form checked."""
     if not path.is_file():
-        raise InputError(f"architecture file '{path}' does not exist; give the architecture.yaml of a search's run folder")
+        raise InputError(
+            f"architecture file '{path}' does not exist; give the architecture.yaml of a search's run folder"
+        )
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise ValueError("it is too large")
@@ -167,9 +168,15 @@ def _read(path: Path) -> dict[str, Any]:
             raise InputError(f"architecture file '{path}': {unknown_name('section', section, _SECTIONS)}")
     for section in _SECTIONS[2:]:
         if not isinstance(content.get(section), dict):
-            raise InputError(f"architecture file '{path}' lacks the section '{section}' or has something else in its place")
+            raise InputError(
+                f"architecture file '{path}' lacks the section '{section}' or has something else in its place"
+            )
     space = content["space"]
-    if set(space) != {"name", "arguments"} or not isinstance(space["name"], str) or not isinstance(space["arguments"], dict):
+    if (
+        set(space) != {"name", "arguments"}
+        or not isinstance(space["name"], str)
+        or not isinstance(space["arguments"], dict)
+    ):
         raise InputError(f"architecture file '{path}': the section 'space' should have a name and arguments")
     for section in (content["choices"], space["arguments"]):
         for key in section:

@@ -66,7 +66,7 @@ def search(run: Path, given: list[str]) -> None:
 def train(run: Path, given: list[str]) -> None:
     """Train the found network in its precisions and in full precision, in two processes that share the cores."""
     threads = str(max(1, (os.cpu_count() or 1) // len(TRAININGS)))
-    processes = {}
+    processes: dict[str, subprocess.Popen[bytes]] = {}
     for training, changes in TRAININGS.items():
         folder = run / training
         if (folder / "network.safetensors").exists():
@@ -94,7 +94,9 @@ def train(run: Path, given: list[str]) -> None:
 def evaluate(config: Config, run: Path) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
     networks = {
-        training: QuantNASNetwork(str(run / training / "architecture.yaml"), weights=str(run / training / "network.safetensors"))
+        training: QuantNASNetwork(
+            str(run / training / "architecture.yaml"), weights=str(run / training / "network.safetensors")
+        )
         for training in TRAININGS
     }
     scale = networks["quantized"].scale
@@ -105,7 +107,8 @@ def evaluate(config: Config, run: Path) -> None:
         result[training] = {**evaluate_folder(network, folder, scale, name=training).mean, **cost}
     write_json(result, run / "evaluation.json")
 
-    pairs = list(EvaluationPairs(folder, scale))
+    found = EvaluationPairs(folder, scale)
+    pairs = [found[index] for index in range(len(found))]
     columns = [
         ("LR", [pair.lr for pair in pairs]),
         ("bicubic", [upscale_bicubic(pair.lr, scale) for pair in pairs]),

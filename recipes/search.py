@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
-from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
 from quantnas_ext import cli
@@ -30,6 +29,7 @@ from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.folders import check_dataset_folder
 from quantnas_ext.sr.patches import PatchDataset, split_dataset
 from quantnas_ext.sr.photographs import with_photographs
+from quantnas_ext.sr.weights import save_weights
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,8 +111,7 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     )
     if main_process:
         board.close()
-        weights = {name: tensor.contiguous() for name, tensor in strategy.derive().state_dict().items()}
-        save_file(weights, run / "weights.safetensors")
+        save_weights(strategy.derive().state_dict(), run / "weights.safetensors")
         architecture.save(run / "architecture.yaml")
         plot_distributions(history.to_dict(), run / "plots" / "distributions.png")
         plot_search(history.to_dict(), run / "plots" / "search.png")

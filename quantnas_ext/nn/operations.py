@@ -21,9 +21,11 @@ from quantnas_ext.quantization import Precision, precision_choices
 
 
 class OperationBuilder(Protocol):
-    """Builds an operation; ``width`` is the space's number of channels, ``bits`` a precision or an NNI choice of some."""
+    """Builds an operation."""
 
-    def __call__(self, in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module: ...
+    def __call__(self, in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        """``width`` is the space's number of channels, ``bits`` a precision or an NNI choice of some."""
+        ...
 
 
 OPERATIONS: dict[str, OperationBuilder] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeig
 class QuantizedLayer(nn.Module):
     """What ``QuantConv2d`` and ``QuantLinear`` share: their precision, quantizers and effective parameters."""
 
-    weight: Tensor
-    bias: Tensor | None
+    weight: Any
+    bias: Any
     precision: Precision
     weight_quantizer: nn.Module
     activation_quantizer: nn.Module
@@ -96,6 +96,7 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
         return self._conv_forward(*self.operands(x))
 
     def extra_repr(self) -> str:
+        """What ``repr`` shows of it."""
         return f"{super().extra_repr()}, bits={self.precision}"
 
 
@@ -122,12 +123,13 @@ class QuantLinear(nn.Linear, QuantizedLayer):
         return F.linear(*self.operands(x))
 
     def extra_repr(self) -> str:
+        """What ``repr`` shows of it."""
         return f"{super().extra_repr()}, bits={self.precision}"
 
 
 def quantized_layers(model: nn.Module) -> Iterator[QuantizedLayer]:
     """Every ``QuantConv2d`` and ``QuantLinear`` of a model."""
-    return (cast(QuantizedLayer, module) for module in model.modules() if isinstance(module, QuantizedLayer))
+    return (module for module in model.modules() if isinstance(module, QuantizedLayer))
 
 
 def set_quantization(model: nn.Module, enabled: bool) -> None:

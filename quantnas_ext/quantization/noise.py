@@ -52,7 +52,7 @@ def mixture_noise_scale(probabilities: Tensor, steps: Tensor, mixture: NoiseMixt
         mixture: ``"rss"`` or ``"power"``.
 
     Returns:
-        A float32 scalar in the unit of ``steps``, differentiable in ``probabilities``; where it is zero its gradient is too.
+        A float32 scalar in the unit of ``steps``, differentiable in ``probabilities``; its gradient at zero is zero.
     """
     probabilities, steps = probabilities.float(), steps.float()
     weights = probabilities.square() if mixture == "rss" else probabilities

@@ -29,9 +29,13 @@ class Precision:
 
     def __post_init__(self) -> None:
         for role, bits in (("weights", self.weight_bits), ("activations", self.activation_bits)):
-            if isinstance(bits, bool) or not isinstance(bits, int) or not (2 <= bits <= 16 or bits == FULL_PRECISION_BITS):
+            if (
+                isinstance(bits, bool)
+                or not isinstance(bits, int)
+                or not (2 <= bits <= 16 or bits == FULL_PRECISION_BITS)
+            ):
                 raise InputError(
-                    f"a precision of {bits!r} bits for {role} is not possible; use 2 to 16 bits, or 32 for full precision"
+                    f"{bits!r} bits for {role} are not possible; use 2 to 16 bits, or 32 for full precision"
                 )
 
     @classmethod

@@ -1,7 +1,7 @@
 """LSQ quantizers as modules: the learned steps of a layer's weights and of its input activations.
 
-A step is stored as its logarithm, so it stays positive whatever the optimizer does, and a learning rate changes it by
-a fraction of itself. (Stored directly, with Adam at 1e-3, a fifth of the steps of a small network end at or below zero.)
+A step is stored as its logarithm, so it stays positive whatever the optimizer does, and a learning rate changes it
+by a fraction of itself. (Stored as they are and trained by Adam at 1e-3, many steps of a small network end below zero.)
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class LSQWeightQuantizer(nn.Module):
         return lsq_quantize(weight, self.step, self.bits, signed=True)
 
     def extra_repr(self) -> str:
+        """What ``repr`` shows of it."""
         return f"bits={self.bits}, per output channel"
 
 
@@ -93,4 +94,5 @@ class LSQActivationQuantizer(nn.Module):
         return lsq_quantize(x, self.step, self.bits, signed=self.signed, elements=max(1, x[0].numel()))
 
     def extra_repr(self) -> str:
+        """What ``repr`` shows of it."""
         return f"bits={self.bits}, {'signed' if self.signed else 'unsigned'}"

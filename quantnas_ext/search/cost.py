@@ -75,6 +75,7 @@ class BitOps(Cost):
 
     @property
     def name(self) -> str:
+        """``bitops``."""
         return "bitops"
 
     def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
@@ -88,6 +89,7 @@ class ParameterBytes(Cost):
 
     @property
     def name(self) -> str:
+        """``bytes``."""
         return "bytes"
 
     def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
@@ -106,6 +108,9 @@ class ExpectedCost(nn.Module):
         model: the space or supernet.
         distribution: over the choices of ``model``.
     """
+
+    index: Tensor
+    coefficients: Tensor
 
     def __init__(self, cost: Cost, model: nn.Module, distribution: ArchitectureDistribution) -> None:
         super().__init__()

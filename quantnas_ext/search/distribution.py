@@ -43,6 +43,13 @@ class ArchitectureDistribution(nn.Module):
     The logits start near zero (standard deviation 1e-3), as in DARTS (Liu et al., ICLR 2019).
     """
 
+    _present: Tensor
+    _position: Tensor
+    _flat: Tensor
+    _parent_entry: Tensor
+    _parent_row: Tensor
+    _block: Tensor
+
     def __init__(self, tree: ChoiceTree) -> None:
         super().__init__()
         self.tree = tree

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -79,7 +79,7 @@ class AccelerateEvaluator(Evaluator):
     that is interrupted and started again goes on exactly as it would have.
 
     Args:
-        train_dataset: for the weights; items are (input, target) tensors. A dataset with ``set_epoch`` is told the epoch.
+        train_dataset: for the weights; items are (input, target) tensors. One with ``set_epoch`` is told the epoch.
         validation_dataset: likewise, for the logits; disjoint from the former.
         epochs: passes to make.
         batch_size: samples in a batch of one process.
@@ -204,7 +204,9 @@ class _Search:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
             model, [name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in ignored]
         )
-        self.bare = model.to(memory_format=torch.channels_last) if evaluator.channels_last else model
+        self.bare = model
+        if evaluator.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = [parameter for parameter in model.parameters() if id(parameter) not in ignored]
         optimizer = optim.Adam(weights, evaluator.learning_rate, weight_decay=evaluator.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
@@ -260,13 +262,11 @@ class _Search:
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(epoch)
         with _seeded(evaluator.seed, epoch, self.accelerator):
-            for index, (train, validation) in enumerate(
-                zip(self.train_loader, self.validation_loader, strict=True)
-            ):
+            for index, (train, validation) in enumerate(zip(self.train_loader, self.validation_loader, strict=True)):
                 if searching:
                     t = epoch - self.settings.warmup_epochs + index / evaluator.steps_per_epoch
-                    val_losses += self._architecture_step(*validation, t)
-                train_losses += self._weight_step(*train)
+                    val_losses += self._architecture_step(validation, t)
+                train_losses += self._weight_step(train)
                 self.progress.step += 1
                 bar.update()
         steps = evaluator.steps_per_epoch
@@ -278,8 +278,9 @@ class _Search:
             )
         return losses[0], losses[1] if searching else None
 
-    def _architecture_step(self, inputs: Tensor, targets: Tensor, t: float) -> Tensor:
+    def _architecture_step(self, batch: Sequence[Tensor], t: float) -> Tensor:
         """Logits down the gradient of the objective; weights get no gradient at all."""
+        inputs, targets = batch
         draw = self.distribution.draw()
         with self.accelerator.autocast():
             task_loss = self.evaluator.loss(self.bare(inputs), targets)
@@ -291,7 +292,8 @@ class _Search:
         self.arch_optimizer.step()
         return task_loss.detach()
 
-    def _weight_step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _weight_step(self, batch: Sequence[Tensor]) -> Tensor:
+        inputs, targets = batch
         with torch.no_grad():
             self.distribution.draw()
         self.optimizer.zero_grad()
@@ -315,7 +317,7 @@ class _Search:
             probabilities=self.distribution.probabilities(),
             train_loss=train_loss,
             val_loss=val_loss,
-            expected_costs={cost.cost.name: float(cost(draw)) for cost in self.objective.costs},  # type: ignore[union-attr, operator]
+            expected_costs=self.objective.expected_costs(draw),
             entropy=float(self.distribution.entropy(draw)),
             entropy_weight=entropy_weight(self.objective.entropy, t, epochs) if t >= 0 else 0.0,
         )

@@ -22,7 +22,7 @@ class SearchHistory:
 
     def __init__(self, path: Path, tree: ChoiceTree) -> None:
         self.path = path
-        self.labels = {
+        self.labels: dict[str, dict[str, Any]] = {
             choice.label: {"values": list(choice.values), "parent": list(choice.parent) if choice.parent else None}
             for choice in tree
         }
@@ -38,8 +38,8 @@ class SearchHistory:
     def to_dict(self) -> dict[str, Any]:
         """``{"labels": {label: {"values", "parent"}}, "epochs": [record, ...]}``.
 
-        A record holds ``epoch``, ``step``, ``probabilities`` by label, ``train_loss``, ``val_loss``, ``entropy`` (nats),
-        ``entropy_weight``, and the expectation of every cost as ``expected_NAME``.
+        A record holds ``epoch``, ``step``, ``probabilities`` by label, ``train_loss``, ``val_loss``, ``entropy`` in
+        nats, ``entropy_weight``, and the expectation of every cost as ``expected_NAME``.
         """
         epochs = []
         for record in self.records:

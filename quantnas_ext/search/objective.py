@@ -81,6 +81,10 @@ class SearchObjective(nn.Module):
             uniform = _uniform(distribution)
             self.references = [float(cost(uniform)) for cost in self.costs]
 
+    def expected_costs(self, draw: Draw) -> dict[str, float]:
+        """Expectation of every cost under a draw, by name, in its own unit."""
+        return {penalty.cost.name: float(cost(draw)) for penalty, cost in zip(self.penalties, self.costs, strict=True)}
+
     def forward(self, task_loss: Tensor, draw: Draw, t: float, epochs: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of an architecture step.
 
@@ -110,7 +114,9 @@ class SearchObjective(nn.Module):
 
 def _uniform(distribution: ArchitectureDistribution) -> Draw:
     """The draw of a distribution whose logits are all equal."""
-    flat = ArchitectureDistribution(distribution.tree).to(distribution.logits[distribution.tree.choices[0].label].device)
+    flat = ArchitectureDistribution(distribution.tree).to(
+        distribution.logits[distribution.tree.choices[0].label].device
+    )
     for logits in flat.logits.values():
         logits.zero_()
     return flat.draw()

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 class EpochSampler(Sampler[int]):
     """A given number of indices an epoch: one random permutation of the data after another.
 
-    The order is a function of the seed and the epoch alone, so an interrupted search goes on with the same data, and all
+    The order is a function of the seed and the epoch alone: an interrupted search goes on with the same data, and all
     processes agree on the order that they share out among themselves.
 
     Args:

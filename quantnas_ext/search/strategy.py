@@ -12,12 +12,13 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.quantization.noise import NoiseMixture
 from quantnas_ext.search.choice_tree import ChoiceTree
 from quantnas_ext.search.distribution import ArchitectureDistribution, DrawnSoftmax
 from quantnas_ext.search.evaluator import AccelerateEvaluator
 from quantnas_ext.search.lightning import QuantNASLightningModule
 from quantnas_ext.search.objective import Penalty, SearchObjective
-from quantnas_ext.search.supernet import MixedLayerChoice, MixedQuantConv2d, MixedQuantLinear, NoiseModel
+from quantnas_ext.search.supernet import MixedLayerChoice, MixedQuantConv2d, MixedQuantLinear, Noise, NoiseModel
 
 
 class QuantNAS(DARTS):
@@ -49,8 +50,8 @@ class QuantNAS(DARTS):
         *,
         costs: Sequence[Penalty] = (),
         entropy: float = 0.0,
-        noise: str = "uniform",
-        noise_mixture: str = "rss",
+        noise: Noise = "uniform",
+        noise_mixture: NoiseMixture = "rss",
         architecture_learning_rate: float = 3e-4,
         warmup_epochs: int = 0,
         gradient_clip: float | None = 5.0,
@@ -116,9 +117,7 @@ class QuantNAS(DARTS):
     def run_hook(self, hook: MutationHook, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
         """Run one mutation hook with what our supernet modules need."""
 
-        def with_arguments(
-            module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-        ) -> Any:
+        def with_arguments(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
             return hook(module, name, memo, {**mutate_kwargs, "distribution": self.distribution, "noise": self.noise})
 
         return super().run_hook(with_arguments, name, module, memo)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
-from nni.mutable import Categorical
-from nni.nas.nn.pytorch import LayerChoice
+from nni.mutable import Categorical, Mutable
+from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,11 +24,14 @@ from quantnas_ext.quantization import Precision, QuantConv2d, QuantLinear, add_q
 from quantnas_ext.quantization.noise import (
     NOISE_MIXTURES,
     NOISE_VARIANCE,
+    NoiseMixture,
     mixture_noise_scale,
     relative_steps,
 )
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
 from quantnas_ext.search.tracing import searched_precision
+
+Noise = Literal["uniform", "gaussian", "none"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class NoiseModel:
         InputError: for an unknown name.
     """
 
-    distribution: str = "uniform"
-    mixture: str = "rss"
+    distribution: Noise = "uniform"
+    mixture: NoiseMixture = "rss"
 
     def __post_init__(self) -> None:
         if self.distribution not in (*NOISE_VARIANCE, "none"):
@@ -89,7 +92,7 @@ class SupernetModule(BaseSuperNetModule):
 
 
 class MixedLayerChoice(SupernetModule, LayerChoice):
-    """Sum of all candidates' outputs, weighted with their probabilities; stands for ``LayerChoice`` and ``ChoiceBlock``.
+    """Sum of all candidates' outputs, weighted with their probabilities; replaces ``LayerChoice`` and ``ChoiceBlock``.
 
     Args:
         candidates: as ``LayerChoice``.
@@ -111,7 +114,7 @@ class MixedLayerChoice(SupernetModule, LayerChoice):
         cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
     ) -> MixedLayerChoice | None:
         """NNI mutation hook."""
-        if type(module) in (LayerChoice, ChoiceBlock):
+        if isinstance(module, LayerChoice) and type(module) in (LayerChoice, ChoiceBlock):
             return cls(module.candidates, module.label, mutate_kwargs["distribution"])
         return None
 
@@ -132,8 +135,8 @@ class MixedQuantLayer(SupernetModule):
     in evaluation mode the layer computes in full precision.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any
+    bias: Any
     weight_steps: Tensor
     activation_steps: Tensor
     concrete: type[QuantConv2d | QuantLinear]
@@ -159,7 +162,8 @@ class MixedQuantLayer(SupernetModule):
         """NNI mutation hook."""
         if type(module) is not cls.mutable or searched_precision(module) is None:
             return None
-        others = [key for key, value in module.trace_kwargs.items() if key != "bits" and hasattr(value, "simplify")]
+        arguments = cast(ParametrizedModule, module).trace_kwargs
+        others = [key for key, value in arguments.items() if key != "bits" and isinstance(value, Mutable)]
         if others:
             raise InputError(
                 f"layer {name!r} searches its {', '.join(others)}; only bits can be searched in a quantized layer: "
@@ -206,11 +210,10 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
     mutable = MutableQuantConv2d
 
     def __init__(self, layer: nn.Conv2d, distribution: ArchitectureDistribution, noise: NoiseModel) -> None:
-        shape = {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
-        super().__init__(
-            layer.in_channels, layer.out_channels, **shape, dilation=layer.dilation, groups=layer.groups,
-            bias=layer.bias is not None,
-        )  # fmt: skip
+        geometry: dict[str, Any] = {
+            name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")
+        }
+        super().__init__(layer.in_channels, layer.out_channels, **geometry, bias=layer.bias is not None)
         self._take_over(layer, distribution, noise)
 
     def forward(self, x: Tensor) -> Tensor:

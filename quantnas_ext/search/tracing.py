@@ -55,11 +55,11 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
 
     Args:
         model: space, supernet or network.
-        input_shape: shape of one input with its batch dimension, for example ``(1, 3, 32, 32)``. MACs are for one sample.
+        input_shape: shape of an input with its batch dimension, for example ``(1, 3, 32, 32)``; MACs are per sample.
 
     Raises:
-        InputError: when widths, kernel sizes or depths are searched, whose cost is not a sum over candidates, or when the
-            model cannot run an input of this shape.
+        InputError: when widths, kernel sizes or depths are searched, whose cost is not a sum over candidates, or when
+            the model cannot run an input of this shape.
     """
     model = copy.deepcopy(model).eval()
     for path, module in model.named_modules():

@@ -91,9 +91,7 @@ class SRBasicSpace(ModelSpace):
                     block(f"{prefix}_skip", skip, width, width),
                 )
             )
-        self.body = residual(
-            nn.Sequential(*(residual(branch, width, adq=adq) for branch in branches)), width, adq=adq
-        )
+        self.body = residual(nn.Sequential(*(residual(branch, width, adq=adq) for branch in branches)), width, adq=adq)
         self.upsample = nn.Sequential(block("upsample_0", upsample, width, 3 * scale**2), nn.PixelShuffle(scale))
         self.tail = residual(nn.Sequential(block("tail_0", tail, 3, 3), block("tail_1", tail, 3, 3)), 3, adq=adq)
 

@@ -14,8 +14,15 @@ from torch import Tensor
 from quantnas_ext.errors import InputError
 
 __all__ = [
-    "IMAGE_SUFFIXES", "Picture", "image_size", "image_to_tensor", "list_images", "read_image", "read_picture",
-    "tensor_to_image", "write_png",
+    "IMAGE_SUFFIXES",
+    "Picture",
+    "image_size",
+    "image_to_tensor",
+    "list_images",
+    "read_image",
+    "read_picture",
+    "tensor_to_image",
+    "write_png",
 ]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -51,7 +58,8 @@ def list_images(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"image folder '{folder}' is a file; name the folder that holds the images")
     images = sorted(
-        entry for entry in folder.iterdir()
+        entry
+        for entry in folder.iterdir()
         if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
     )
     if not images:

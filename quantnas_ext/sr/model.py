@@ -65,9 +65,7 @@ class QuantNASModel(SRModel):
     def model_ema(self, decay: float = 0.999) -> None:
         """Average the parameters, and keep the buffers (batch norm's statistics), which BasicSR leaves behind."""
         super().model_ema(decay)
-        for average, buffer in zip(
-            self.net_g_ema.buffers(), self.get_bare_model(self.net_g).buffers(), strict=True
-        ):
+        for average, buffer in zip(self.net_g_ema.buffers(), self.get_bare_model(self.net_g).buffers(), strict=True):
             average.copy_(buffer)
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:

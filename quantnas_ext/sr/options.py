@@ -28,8 +28,16 @@ _EPOCH_ITERATIONS = 1000
 """Iterations in what BasicSR counts as an epoch: at each one's end it restarts its data loader."""
 
 _NEEDED = (
-    "name", "model_type", "scale", "num_gpu", "datasets:train", "network_g:type", "path", "train:total_iter",
-    "logger:print_freq", "logger:save_checkpoint_freq",
+    "name",
+    "model_type",
+    "scale",
+    "num_gpu",
+    "datasets:train",
+    "network_g:type",
+    "path",
+    "train:total_iter",
+    "logger:print_freq",
+    "logger:save_checkpoint_freq",
 )
 
 
@@ -178,7 +186,8 @@ def read_options(arguments: argparse.Namespace, root: str, is_train: bool = True
         options.get("val", {}).update(val_freq=8)
     experiment = Path(root, "experiments", options["name"])
     options["path"].update(
-        experiments_root=str(experiment), log=str(experiment),
+        experiments_root=str(experiment),
+        log=str(experiment),
         **{folder: str(experiment / folder) for folder in ("models", "training_states", "visualization")},
     )
     return options

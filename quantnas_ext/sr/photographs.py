@@ -16,7 +16,7 @@ from quantnas_ext.sr.images import write_png
 SCIKIT_IMAGE_TRAINING = ("motorcycle_left", "rocket", "camera", "brick", "grass", "gravel")
 SCIKIT_LEARN_TRAINING = ("china.jpg", "flower.jpg")
 HELD_OUT = ("astronaut", "chelsea", "coffee")
-"""Held-out photographs, in the public domain (astronaut: NASA) or CC0 (chelsea: S. van der Walt; coffee: R. Michetti)."""
+"""Held-out photographs: public domain (astronaut, NASA) or CC0 (chelsea, S. van der Walt; coffee, R. Michetti)."""
 
 SUB_IMAGE = 96  # HR pixels; divisible by 2, 3 and 4
 

@@ -102,7 +102,8 @@ def _check(options: dict[str, Any]) -> None:
         arch.QuantNASNetwork(**network)
     for dataset in options["datasets"].values():
         if dataset["type"] in (
-            basicsr_datasets.PairedFoldersDataset.__name__, basicsr_datasets.WholeImagesDataset.__name__
+            basicsr_datasets.PairedFoldersDataset.__name__,
+            basicsr_datasets.WholeImagesDataset.__name__,
         ):
             DATASET_REGISTRY.get(dataset["type"])(dataset)
     full_precision, total = options["train"].get("full_precision_iter", 0), options["train"]["total_iter"]

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from quantnas_ext.quantization import QuantConv2d, QuantLinear, initial_step, lsq_quantize, reset_steps, set_quantization
+from quantnas_ext.quantization import (
+    QuantConv2d,
+    QuantLinear,
+    initial_step,
+    lsq_quantize,
+    reset_steps,
+    set_quantization,
+)
 from quantnas_ext.quantization.lsq import integer_range
 
 
@@ -51,9 +58,10 @@ def test_per_channel_step_gradient_is_the_sum_over_that_channel() -> None:
     lsq_quantize(weight, step, 4, signed=True).backward(upstream)
     for channel in range(3):
         s = step[channel].item()
-        total = sum(
-            upstream[channel, i].item() * equation_3(weight[channel, i].item(), s, -8, 7) for i in range(5)
-        ) / (7 * 5) ** 0.5
+        total = (
+            sum(upstream[channel, i].item() * equation_3(weight[channel, i].item(), s, -8, 7) for i in range(5))
+            / (7 * 5) ** 0.5
+        )
         assert step.grad is not None
         assert step.grad[channel].item() == pytest.approx(total, rel=1e-4, abs=1e-6)
 

@@ -68,10 +68,12 @@ def closed_form(model: SRBasicSpace, logits: dict[str, torch.Tensor]) -> torch.T
         return positions * c_in * c_out * k * k // groups
 
     blocks = {
-        "head_0": (3, c, pixels, 1), "head_1": (c, c, pixels, 1), "body_0": (c, c, pixels, 2), "body_1": (c, c, pixels, 2),
-        "body_skip": (c, c, pixels, 2), "upsample_0": (c, 12, pixels, 1), "tail_0": (3, 3, upscaled, 1),
-        "tail_1": (3, 3, upscaled, 1),
-    }  # fmt: skip
+        "head_0": (3, c, pixels, 1),
+        "upsample_0": (c, 12, pixels, 1),
+        **dict.fromkeys(("head_1",), (c, c, pixels, 1)),
+        **dict.fromkeys(("body_0", "body_1", "body_skip"), (c, c, pixels, 2)),
+        **dict.fromkeys(("tail_0", "tail_1"), (3, 3, upscaled, 1)),
+    }
     for block, (c_in, c_out, positions, repeats) in blocks.items():
         operations = [choice for choice in ChoiceTree.of(model) if choice.label == block][0].values
         p = logits[block].softmax(0)
@@ -95,7 +97,9 @@ def test_gradient_of_the_expected_bitops_equals_a_closed_form_for_every_logit_an
     gradients = torch.autograd.grad(found, list(distribution.logits.values()))
     references = torch.autograd.grad(expected, list(own.values()))
     for gradient, reference in zip(gradients, references, strict=True):
-        torch.testing.assert_close(gradient, reference.to(gradient.dtype), rtol=1e-5, atol=1e-5 * float(reference.abs().max()))
+        torch.testing.assert_close(
+            gradient, reference.to(gradient.dtype), rtol=1e-5, atol=1e-5 * float(reference.abs().max())
+        )
         assert (gradient != 0).all()
 
 

@@ -51,7 +51,9 @@ def test_joint_entropy_and_arg_max_equal_those_of_the_explicit_joint() -> None:
     assert sum(joint.values()) == pytest.approx(1)
     expected = -sum(q * torch.tensor(q).log().item() for q in joint.values())
     expected_shared = -sum(q * torch.tensor(q).log().item() for q in p["shared"])
-    entropies = dict(zip([root.label for root in distribution.tree.roots()], distribution.block_entropies().tolist()))
+    entropies = dict(
+        zip([root.label for root in distribution.tree.roots()], distribution.block_entropies().tolist(), strict=True)
+    )
     assert entropies == pytest.approx({"outer": expected, "shared": expected_shared}, rel=1e-5)
     best = max(joint, key=joint.get)  # type: ignore[arg-type]
     sample = distribution.most_likely()
@@ -60,7 +62,9 @@ def test_joint_entropy_and_arg_max_equal_those_of_the_explicit_joint() -> None:
 
 
 def test_arg_max_is_joint_and_not_one_for_each_label() -> None:
-    distribution = ArchitectureDistribution(ChoiceTree.of(SRBasicSpace(scale=2, width=6, body=["conv_3x3", "conv_5x5"])))
+    distribution = ArchitectureDistribution(
+        ChoiceTree.of(SRBasicSpace(scale=2, width=6, body=["conv_3x3", "conv_5x5"]))
+    )
     # conv_3x3 is likelier, but undecided about its bits: 0.55 * 0.5 < 0.45 * 0.98.
     distribution.logits["body_0"].data = torch.tensor([0.55, 0.45]).log()
     distribution.logits["body_0__conv_3x3__bits"].data = torch.tensor([0.5, 0.5]).log()

@@ -120,7 +120,11 @@ def test_warm_up_leaves_the_logits_alone(tmp_path: Path) -> None:
     assert records[2].val_loss is None and records[3].val_loss is not None
     with pytest.raises(InputError, match="warm-up of 3 epochs leaves nothing"):
         evaluator.bind(
-            strategy.distribution, strategy.objective, architecture_learning_rate=1.0, warmup_epochs=3, gradient_clip=None
+            strategy.distribution,
+            strategy.objective,
+            architecture_learning_rate=1.0,
+            warmup_epochs=3,
+            gradient_clip=None,
         )
 
 

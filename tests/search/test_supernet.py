@@ -34,7 +34,9 @@ def decide(strategy: QuantNAS, wanted: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("mixture", ["rss", "power"])
-def test_with_all_weight_on_32_bits_the_supernet_equals_the_unquantized_one_and_no_gradient_is_nan(mixture: str) -> None:
+def test_with_all_weight_on_32_bits_the_supernet_equals_the_unquantized_one_and_no_gradient_is_nan(
+    mixture: str,
+) -> None:
     torch.manual_seed(0)
     x = torch.rand(2, 3, 8, 8)
     space = SRBasicSpace(scale=2, width=6, cells=2, bits=[4, 8, 32])
@@ -112,7 +114,9 @@ def test_the_derived_network_keeps_the_supernets_weights_and_can_be_built_from_i
         logits.data.normal_()
     sample = strategy.distribution.most_likely()
     network = space.freeze(sample)
-    rebuilt = Architecture("sr_basic", {"scale": 2, "width": 6, "cells": 2, "adq": False, "bits": [4, 8]}, sample).build()
+    rebuilt = Architecture(
+        "sr_basic", {"scale": 2, "width": 6, "cells": 2, "adq": False, "bits": [4, 8]}, sample
+    ).build()
     rebuilt.load_state_dict(network.state_dict(), strict=True)
     x = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(rebuilt(x), network(x), rtol=0, atol=0)

@@ -58,7 +58,11 @@ def dataset_folder(hr_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def architecture() -> Architecture:
     arguments = {
-        "scale": SCALE, "width": 6, "cells": 1, "adq": False, "bits": [4, 8],
+        "scale": SCALE,
+        "width": 6,
+        "cells": 1,
+        "adq": False,
+        "bits": [4, 8],
         **dict.fromkeys(("head", "body", "skip", "upsample", "tail"), ["conv_3x3"]),
     }
     choices: dict[str, str | int] = dict.fromkeys(BITS, "conv_3x3")

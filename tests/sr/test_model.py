@@ -26,12 +26,14 @@ def build(dataset_folder: Path, architecture: Architecture, tmp_path: Path) -> C
     Architecture.of(architecture.space, arguments, architecture.choices).save(tmp_path / "architecture.yaml")
     config = load_config(
         None,
-        [f"data.train=[{dataset_folder}]", "train.iterations=5",
-         f"train.full_precision_iterations={FULL_PRECISION_ITER}", "train.learning_rate=0.01"],
+        [
+            f"data.train=[{dataset_folder}]",
+            "train.iterations=5",
+            f"train.full_precision_iterations={FULL_PRECISION_ITER}",
+            "train.learning_rate=0.01",
+        ],
     )
-    write_options(
-        final_training_options(config, 2, 10, tmp_path / "architecture.yaml", None), tmp_path / "options.yml"
-    )
+    write_options(final_training_options(config, 2, 10, tmp_path / "architecture.yaml", None), tmp_path / "options.yml")
 
     def build(**train: Any) -> QuantNASModel:
         options = read_options(parse_arguments(["-opt", str(tmp_path / "options.yml")]), str(tmp_path))
@@ -133,7 +135,8 @@ def test_each_iteration_is_validated_once_under_its_own_number(
 ) -> None:
     calls: list[tuple[str, int]] = []
     monkeypatch.setattr(
-        model_module.SRModel, "nondist_validation",
+        model_module.SRModel,
+        "nondist_validation",
         lambda self, loader, iteration, *_: calls.append((loader.dataset.opt["name"], iteration)),
     )
 

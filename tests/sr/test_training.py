@@ -36,9 +36,17 @@ def start(
     def start(*overrides: str) -> Path:
         run = tmp_path_factory.mktemp("runs") / "run"
         values = [
-            "seed=5", f"data.train=[{dataset_folder}]", f"data.test={{own: {hr_folder}}}", "train.iterations=8",
-            "train.full_precision_iterations=4", "train.learning_rate=0.01", "train.batch_size=4", "train.patch=16",
-            "train.checkpoint_every=2", "train.validate_every=4", *overrides,
+            "seed=5",
+            f"data.train=[{dataset_folder}]",
+            f"data.test={{own: {hr_folder}}}",
+            "train.iterations=8",
+            "train.full_precision_iterations=4",
+            "train.learning_rate=0.01",
+            "train.batch_size=4",
+            "train.patch=16",
+            "train.checkpoint_every=2",
+            "train.validate_every=4",
+            *overrides,
         ]
         arguments = [argument for value in values for argument in ("--set", value)]
         recipe("train")(["--architecture", str(search_folder / "architecture.yaml"), "--run", str(run), *arguments])
@@ -55,7 +63,11 @@ def run(start: Callable[..., Path]) -> Path:
 def test_a_run_folder_holds_everything(run: Path, architecture: Architecture, hr_folder: Path) -> None:
     assert {entry.name for entry in run.iterdir() if entry.is_dir()} == {"experiments", "tb_logger"}
     assert {entry.name for entry in run.iterdir() if entry.is_file()} == {
-        "architecture.yaml", "config.yaml", "network.safetensors", "options.yml", "train.log",
+        "architecture.yaml",
+        "config.yaml",
+        "network.safetensors",
+        "options.yml",
+        "train.log",
     }
     assert load_config(run / "config.yaml").train.full_precision_iterations == 4
     assert Architecture.load(run / "architecture.yaml").choices == architecture.choices
@@ -69,9 +81,7 @@ def test_a_run_folder_holds_everything(run: Path, architecture: Architecture, hr
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(run: Path, start: Callable[..., Path]) -> None:
-    first, again, other = (
-        read_weights(folder / "network.safetensors") for folder in (run, start(), start("seed=6"))
-    )
+    first, again, other = (read_weights(folder / "network.safetensors") for folder in (run, start(), start("seed=6")))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
     assert "Start training" in (run / "train.log").read_text()
@@ -87,7 +97,10 @@ def test_a_training_goes_on_by_hand_where_it_was_cut_short(
             (cut / "experiments" / "train" / kind / pattern.format(iteration)).unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "quantnas_ext.sr.train", "-opt", str(cut / "options.yml"), "--auto_resume"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     log = (cut / "train.log").read_text()
@@ -108,7 +121,10 @@ def test_two_processes_train_together(run: Path, tmp_path: Path, environment: di
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launch, "-m", "quantnas_ext.sr.train", "-opt", str(tmp_path / "options.yml"), "--launcher", "pytorch"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained weights") == 1
@@ -123,8 +139,12 @@ def test_the_supernet_s_weights_are_the_start_in_found_and_in_full_precision(
     start: Callable[..., Path], search_folder: Path
 ) -> None:
     found = read_weights(search_folder / "weights.safetensors")
-    standing_still = ("train.from_supernet=true", "train.iterations=1", "train.full_precision_iterations=0",
-                      "train.learning_rate=1e-12")
+    standing_still = (
+        "train.from_supernet=true",
+        "train.iterations=1",
+        "train.full_precision_iterations=0",
+        "train.learning_rate=1e-12",
+    )
     quantized = read_weights(start(*standing_still) / "network.safetensors")
     assert all(torch.allclose(quantized[key], found[key]) for key in found)
     run = start(*standing_still, "train.precision=32")
@@ -158,7 +178,10 @@ def test_any_image_or_folder_is_enlarged(
     network = ["--architecture", str(run / "architecture.yaml"), "--weights", str(run / "network.safetensors")]
     recipe("upscale")([*network, str(hr_folder), str(tmp_path / "grey.bmp"), "--out", str(tmp_path / "out")])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "astronaut.png", "chelsea.png", "coffee.png", "grey.png",
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "grey.png",
     ]
     grey = read_picture(tmp_path / "out" / "grey.png")
     assert grey.grey and grey.rgb.shape == (14, 18, 3)
