@@ -71,6 +71,8 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     main_process = process_state().is_main_process
     if main_process:
         cli.new_run_folder(run, resume=resume)
+        if resume and load_config(run / "config.yaml") != config:
+            raise InputError(f"run folder '{run}' holds a search with another configuration; resume it with its own")
         save_config(config, run / "config.yaml")
         (run / "plots").mkdir(exist_ok=True)
         history = SearchHistory(run / "history.json", ChoiceTree.of(space))
