@@ -35,14 +35,13 @@ TRAININGS = {"quantized": [], "full_precision": ["--set", "train.precision=32"]}
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_arguments(parser)
+    add_config_arguments(parser, default="demo")
     arguments = parser.parse_args(argv)
-    name = arguments.config or "demo"
-    config = load_config(name, arguments.overrides)
+    config = load_config(arguments.config, arguments.overrides)
     run = Path(config.run)
     if (run / "config.yaml").exists() and load_config(run / "config.yaml") != config:
         raise InputError(f"run folder '{run}' holds a run with another configuration; delete it or set another 'run'")
-    given = ["--config", name, *(word for override in arguments.overrides for word in ("--set", override))]
+    given = ["--config", arguments.config, *(word for override in arguments.overrides for word in ("--set", override))]
 
     start = time.perf_counter()
     search(run, given)

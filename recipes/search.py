@@ -35,10 +35,10 @@ from quantnas_ext.sr.weights import save_weights
 def main(argv: list[str] | None = None) -> None:
     """Run one search from a configuration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_arguments(parser)
+    add_config_arguments(parser, default="demo")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted search in the run folder")
     arguments = parser.parse_args(argv)
-    config = load_config(arguments.config or "demo", arguments.overrides)
+    config = load_config(arguments.config, arguments.overrides)
     search(config, resume=arguments.resume)
 
 

@@ -162,6 +162,6 @@ def test_every_shipped_configuration_loads_by_its_name(name: str) -> None:
 def test_recipes_take_a_configuration_and_repeated_overrides() -> None:
     parser = argparse.ArgumentParser()
     add_config_arguments(parser, default="demo")
-    arguments = parser.parse_args(["--set", "seed=3", "--set", "search.epochs=2"])
+    arguments = parser.parse_args(["--set", "seed=3", "--set", "search.epochs=15"])
     config = load_config(arguments.config, arguments.overrides)
-    assert (config.seed, config.search.epochs) == (3, 2)
+    assert (config.seed, config.search.epochs) == (3, 15)
