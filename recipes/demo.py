@@ -57,7 +57,7 @@ def search(run: Path, given: list[str]) -> None:
     """Search with `accelerate launch`, or go on with a search that was interrupted."""
     if (run / "architecture.yaml").exists():
         return
-    resume = ["--resume"] if (run / "search.ckpt").exists() else []
+    resume = ["--resume"] if (run / "config.yaml").exists() else []
     launch = ["accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
     _run([sys.executable, "-m", *launch, "--dynamo_backend", "no", str(RECIPES / "search.py"), *given, *resume])
 

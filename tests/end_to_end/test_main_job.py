@@ -15,23 +15,40 @@ from skimage import data
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import load_config
+from quantnas_ext.errors import InputError
 from quantnas_ext.search import BitOps
-from recipes import evaluate, prepare_data, search, train, upscale
+from recipes import demo, evaluate, prepare_data, search, train, upscale
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
     "space": {
         "name": "sr_basic",
         "arguments": {
-            "scale": 2, "width": 6, "cells": 1, "adq": False, "bits": [4, 8], "head": ["conv_3x3"], "skip": ["conv_1x1"],
-            "body": ["conv_3x3", "fac_3x3"], "upsample": ["conv_3x3"], "tail": ["conv_1x1", "conv_3x3"],
+            "scale": 2,
+            "width": 6,
+            "cells": 1,
+            "adq": False,
+            "bits": [4, 8],
+            "head": ["conv_3x3"],
+            "skip": ["conv_1x1"],
+            "body": ["conv_3x3", "fac_3x3"],
+            "upsample": ["conv_3x3"],
+            "tail": ["conv_1x1", "conv_3x3"],
         },
     },
     "data": {"patch": 12, "batch_size": 2},
     "search": {"epochs": 2, "steps_per_epoch": 3, "architecture_learning_rate": 0.3, "entropy": 0.1},
-    "train": {"iterations": 4, "full_precision_iterations": 2, "from_supernet": True, "batch_size": 2, "patch": 12,
-              "learning_rate": 1e-3, "validate_every": 4, "checkpoint_every": 2},
-}  # fmt: skip
+    "train": {
+        "iterations": 4,
+        "full_precision_iterations": 2,
+        "from_supernet": True,
+        "batch_size": 2,
+        "patch": 12,
+        "learning_rate": 1e-3,
+        "validate_every": 4,
+        "checkpoint_every": 2,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +164,34 @@ def test_an_existing_run_folder_is_refused_and_left_as_it_is(workshop: Path) -> 
     other = subprocess.run([*command, "--resume", "--set", "seed=7"], capture_output=True, text=True, timeout=300)
     assert other.returncode == 2 and "another configuration" in other.stderr and "Traceback" not in other.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (workshop / "run").rglob("*")}
+
+
+def test_the_demo_compares_bicubic_with_both_trainings_and_does_finished_steps_only_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    config = {**CONFIG, "run": str(run), "data": {**CONFIG["data"], "photographs": str(tmp_path / "photographs")}}
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(config))
+    demo.main(["--config", str(tmp_path / "demo.yaml")])
+    result = json.loads((run / "evaluation.json").read_text())
+    assert set(result) == {"bicubic", "quantized", "full_precision"}
+    assert set(result["bicubic"]) == {"psnr", "ssim"} and 32 < result["bicubic"]["psnr"] < 33
+    for training, precision in (("quantized", None), ("full_precision", 32)):
+        assert set(result[training]) == {"psnr", "ssim", "bitops_32", "bitops_256", "bytes"}
+        found = Architecture.load(run / "architecture.yaml")
+        cost = (found if precision is None else found.with_precision(precision)).cost
+        assert {name: result[training][name] for name in cost} == cost
+    held_out, trained_on = (
+        {path.name for path in (tmp_path / "photographs" / f"{part}x2/HR").iterdir()} for part in ("test", "train")
+    )
+    assert held_out == {"astronaut.png", "chelsea.png", "coffee.png"}
+    assert not any(name.startswith(tuple(photo.removesuffix(".png") for photo in held_out)) for name in trained_on)
+    assert np.asarray(Image.open(run / "comparison.png")).std() > 5
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
+    assert len(before) == 5
+    capfd.readouterr()
+    demo.main(["--config", str(tmp_path / "demo.yaml")])
+    assert "bicubic" in capfd.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
+    with pytest.raises(InputError, match="another configuration"):
+        demo.main(["--config", str(tmp_path / "demo.yaml"), "--set", "seed=5"])
