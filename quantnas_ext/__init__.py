@@ -13,6 +13,7 @@ _HOMES = {
     "Architecture": "architecture",
     "BitOps": "search",
     "BitOpsProfiler": "search",
+    "Budget": "search",
     "ChoiceBlock": "nn",
     "InputError": "errors",
     "MutableQuantConv2d": "nn",

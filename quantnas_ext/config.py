@@ -86,6 +86,8 @@ class SearchConfig:
             draws, or "power", the expected error power.
         entropy: Weight of the entropy of the architecture's distribution at the end of its schedule.
         bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
+        bitops_budget: Most BitOps, at a 32x32 input, of the found network, which the search meets by itself in place of
+            the penalty; None searches without a budget.
         mixed_precision: Arithmetic of the search.
         threads: CPU threads of a process; None shares the machine's cores among its processes.
     """
@@ -101,6 +103,7 @@ class SearchConfig:
     noise_mixture: Literal["rss", "power"] = "rss"
     entropy: float = number(1e-3, least=0)
     bitops_penalty: float = 1e-3
+    bitops_budget: float | None = number(None, above=0)
     mixed_precision: Literal["no", "bf16"] = "no"
     threads: int | None = number(None, least=1)
 

@@ -22,7 +22,16 @@ from quantnas_ext.provenance import provenance
 from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
-from quantnas_ext.search import AccelerateEvaluator, BitOps, ChoiceTree, EpochRecord, Penalty, QuantNAS, run_experiment
+from quantnas_ext.search import (
+    AccelerateEvaluator,
+    BitOps,
+    Budget,
+    ChoiceTree,
+    EpochRecord,
+    Penalty,
+    QuantNAS,
+    run_experiment,
+)
 from quantnas_ext.search.history import SearchHistory
 from quantnas_ext.search.processes import process_state, set_threads
 from quantnas_ext.spaces import build_space
@@ -58,8 +67,9 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         check_dataset_folder(folder, space.scale, data.patch)
     images = PatchDataset(data.train, space.scale, data.patch, config.seed)
     train_part, validation_part = split_dataset(images, data.validation_share, config.seed)
+    bitops, budget = BitOps((1, 3, 32, 32)), config.search.bitops_budget
     strategy = QuantNAS(
-        costs=[Penalty(BitOps((1, 3, 32, 32)), config.search.bitops_penalty)],
+        costs=[Penalty(bitops, config.search.bitops_penalty) if budget is None else Budget(bitops, budget)],
         entropy=config.search.entropy,
         noise=config.search.noise,
         noise_mixture=config.search.noise_mixture,
@@ -67,6 +77,7 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         warmup_epochs=config.search.warmup_epochs,
         gradient_clip=config.search.gradient_clip,
     )
+    strategy.check(space)
     run = Path(config.run)
     main_process = process_state().is_main_process
     if main_process:

@@ -4,6 +4,7 @@ from quantnas_ext.compat import prepare_nni
 
 prepare_nni()
 
+from quantnas_ext.search.budget import Budget  # noqa: E402
 from quantnas_ext.search.choice_tree import ChoiceTree  # noqa: E402
 from quantnas_ext.search.cost import BitOps, Cost, ExpectedCost, ParameterBytes  # noqa: E402
 from quantnas_ext.search.distribution import ArchitectureDistribution  # noqa: E402
@@ -18,6 +19,7 @@ __all__ = [
     "ArchitectureDistribution",
     "BitOps",
     "BitOpsProfiler",
+    "Budget",
     "ChoiceTree",
     "Cost",
     "EpochRecord",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,12 @@ class Choice:
     values: tuple[Any, ...]
     parent: Context | None
     multiple: int | None = None
+
+    def best_subset(self, probabilities: Sequence[float]) -> tuple[float, list[Any]]:
+        """Probability mass and values, in their order, of the likeliest values that are chosen together."""
+        ranked = sorted(range(len(self.values)), key=lambda index: -probabilities[index])
+        chosen = sorted(ranked[: self.multiple])
+        return sum(probabilities[index] for index in chosen), [self.values[index] for index in chosen]
 
 
 @dataclass(frozen=True)

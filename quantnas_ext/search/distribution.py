@@ -161,13 +161,16 @@ class ArchitectureDistribution(nn.Module):
         """``softmax(logits)`` for every label, as plain numbers."""
         return {label: logits.detach().float().softmax(dim=0).tolist() for label, logits in self.logits.items()}
 
+    @torch.no_grad()
+    def log_probabilities(self) -> dict[str, list[float]]:
+        """``log softmax(logits)`` for every label in double precision, so that none is minus infinity."""
+        return {label: logits.detach().double().log_softmax(dim=0).tolist() for label, logits in self.logits.items()}
+
     def _best(self, choice: Choice, probabilities: Mapping[str, list[float]]) -> tuple[float, dict[str, Any]]:
         """Largest joint probability of a choice with all below it, and the sample that has it."""
         if choice.multiple is not None:
-            ranked = sorted(range(len(choice.values)), key=lambda index: -probabilities[choice.label][index])
-            chosen = sorted(ranked[: choice.multiple])
-            mass = sum(probabilities[choice.label][index] for index in chosen)
-            return mass, {choice.label: [choice.values[index] for index in chosen]}
+            mass, chosen = choice.best_subset(probabilities[choice.label])
+            return mass, {choice.label: chosen}
         candidates = []
         for value, probability in zip(choice.values, probabilities[choice.label], strict=True):
             sample = {choice.label: value}

@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
 from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.lightning import architecture_optimizer
-from quantnas_ext.search.objective import SearchObjective, entropy_weight
+from quantnas_ext.search.objective import Penalty, SearchObjective, entropy_weight
 from quantnas_ext.search.processes import process_state
 from quantnas_ext.search.sampling import EpochSampler
 
@@ -290,6 +291,8 @@ class _Search:
         for parameter, gradient in zip(logits, gradients, strict=True):
             parameter.grad = None if gradient is None else reduce(gradient, "mean")
         self.arch_optimizer.step()
+        epochs = self.evaluator.epochs - self.settings.warmup_epochs
+        self.objective.update(draw, 1 / (epochs * self.evaluator.steps_per_epoch))
         return task_loss.detach()
 
     def _weight_step(self, batch: Sequence[Tensor]) -> Tensor:
@@ -333,6 +336,7 @@ class _Search:
             "records": [asdict(record) for record in self.progress.records],
             "model": self.bare.state_dict(),
             "distribution": self.distribution.state_dict(),
+            "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "architecture_optimizer": self.arch_optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -348,6 +352,7 @@ class _Search:
             )
         self.bare.load_state_dict(state["model"])
         self.distribution.load_state_dict(state["distribution"])
+        self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.arch_optimizer.load_state_dict(state["architecture_optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -370,9 +375,14 @@ class _Search:
             "architecture_learning_rate": self.settings.architecture_learning_rate,
             "warmup_epochs": self.settings.warmup_epochs,
             "entropy": self.objective.entropy,
-            "penalties": [[penalty.cost.name, penalty.weight] for penalty in self.objective.penalties],
+            "costs": [_describe(goal) for goal in self.objective.goals],
             "choices": {choice.label: list(choice.values) for choice in self.distribution.tree},
         }
+
+
+def _describe(goal: Penalty | Budget) -> dict[str, Any]:
+    numbers = {key: value for key, value in vars(goal).items() if key != "cost"}
+    return {"kind": type(goal).__name__, "cost": goal.cost.name, "input": list(goal.cost.input_shape), **numbers}
 
 
 @contextmanager

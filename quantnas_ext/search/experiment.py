@@ -43,5 +43,5 @@ def run_experiment(
         sample: dict[str, Any] = experiment.export_top_models(formatter="dict")[0]
     else:
         strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
-        sample = strategy.distribution.most_likely()
+        sample = strategy.most_likely()
     return sample

@@ -62,6 +62,7 @@ class QuantNASLightningModule(DartsLightningModule):
             self.log_dict({f"search/{name}": value.float() for name, value in parts.items()})
             self.manual_backward(loss)
             optimizer.step()
+            self.objective.update(draw, 1 / (epochs * max(1, int(self.trainer.num_training_batches))))
         with torch.no_grad():
             self.distribution.draw()
         output = self.training_module.training_step(batch["train"], 2 * batch_idx + 1)
@@ -74,8 +75,8 @@ class QuantNASLightningModule(DartsLightningModule):
         return BaseOneShotLightningModule.on_train_epoch_start(self)
 
     def export(self) -> dict[str, Any]:
-        """The joint arg max of the learned distribution, an NNI sample."""
-        return self.distribution.most_likely()
+        """The architecture found, an NNI sample."""
+        return self.objective.most_likely()
 
     def arch_parameters(self) -> list[nn.Parameter]:
         """The logits."""

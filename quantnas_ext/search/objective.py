@@ -1,17 +1,20 @@
-"""What the architecture step of a search minimises."""
+"""What the architecture step of a search minimises, and which architecture it ends with."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.search.budget import Budget, Multipliers
 from quantnas_ext.search.cost import Cost, ExpectedCost
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
+from quantnas_ext.search.selection import ArchitectureSelector
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,22 @@ def entropy_weight(maximum: float, t: float, epochs: int) -> float:
 
 
 class SearchObjective(nn.Module):
-    """``task loss + sum eta E[cost] / cost_ref + mu(t) * entropy``, on live probabilities.
+    """``task loss + sum eta E[cost] / cost_ref + budgets + mu(t) * entropy``, on live probabilities.
 
     Args:
-        penalties: costs and their weights; ``cost_ref`` is the expected cost of the uniform distribution.
+        goals: penalties, whose ``cost_ref`` is the expected cost of the uniform distribution, and budgets, for which
+            see ``Multipliers``.
         entropy: largest weight mu of the summed joint entropies of all blocks.
         model: the space or supernet whose costs are counted.
         distribution: over its choices.
 
     Raises:
-        InputError: when the costs of the space cannot be counted.
+        InputError: when the costs of the space cannot be counted, or no architecture keeps the budgets.
     """
 
     def __init__(
         self,
-        penalties: Sequence[Penalty],
+        goals: Sequence[Penalty | Budget],
         entropy: float,
         model: nn.Module,
         distribution: ArchitectureDistribution,
@@ -73,17 +77,42 @@ class SearchObjective(nn.Module):
         super().__init__()
         if not math.isfinite(entropy):
             raise InputError(f"the entropy weight {entropy!r} is not a finite number")
-        self.penalties = tuple(penalties)
+        self.goals = tuple(goals)
         self.entropy = entropy
-        self.costs = nn.ModuleList(ExpectedCost(penalty.cost, model, distribution) for penalty in penalties)
+        self.costs = nn.ModuleList(ExpectedCost(goal.cost, model, distribution) for goal in goals)
         self._distribution = (distribution,)
+        pairs = zip(self.goals, self.costs, strict=True)
+        limited = [(goal, cost.terms) for goal, cost in pairs if isinstance(goal, Budget)]
+        self.selector: ArchitectureSelector | None = None
+        if limited:
+            budgets, terms = zip(*limited, strict=True)
+            self.selector = ArchitectureSelector(distribution.tree, budgets, terms)
+            self.multipliers = Multipliers(budgets, self.selector.floors)
         with torch.no_grad():
             uniform = _uniform(distribution)
             self.references = [float(cost(uniform)) for cost in self.costs]
 
     def expected_costs(self, draw: Draw) -> dict[str, float]:
         """Expectation of every cost under a draw, by name, in its own unit."""
-        return {penalty.cost.name: float(cost(draw)) for penalty, cost in zip(self.penalties, self.costs, strict=True)}
+        return {goal.cost.name: float(cost(draw)) for goal, cost in zip(self.goals, self.costs, strict=True)}
+
+    def update(self, draw: Draw, share: float) -> None:
+        """Let the multipliers of the budgets follow the costs after an architecture step.
+
+        Args:
+            draw: the probabilities of that step.
+            share: its share of the whole search, one over the number of architecture steps.
+        """
+        if self.selector is not None:
+            limited = (cost for goal, cost in zip(self.goals, self.costs, strict=True) if isinstance(goal, Budget))
+            self.multipliers.update([cost(draw) for cost in limited], share)
+
+    def most_likely(self) -> dict[str, Any]:
+        """The architecture found: the joint arg max of every block, or the most probable one that keeps the budgets."""
+        (distribution,) = self._distribution
+        if self.selector is None:
+            return distribution.most_likely()
+        return self.selector.select(distribution.log_probabilities())
 
     def forward(self, task_loss: Tensor, draw: Draw, t: float, epochs: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of an architecture step.
@@ -102,10 +131,16 @@ class SearchObjective(nn.Module):
         entropy = distribution.entropy(draw)
         parts = {"task": task_loss.detach(), "entropy": entropy.detach()}
         total = task_loss
-        for penalty, cost, reference in zip(self.penalties, self.costs, self.references, strict=True):
+        limited = []
+        for goal, cost, reference in zip(self.goals, self.costs, self.references, strict=True):
             expected = cost(draw)
-            parts[penalty.cost.name] = expected.detach()
-            total = total + (penalty.weight * expected / reference).to(task_loss.dtype)
+            parts[goal.cost.name] = expected.detach()
+            if isinstance(goal, Penalty):
+                total = total + (goal.weight * expected / reference).to(task_loss.dtype)
+            else:
+                limited.append(expected)
+        if limited:
+            total = total + self.multipliers(limited).to(task_loss.dtype)
         weight = entropy_weight(self.entropy, t, epochs)
         if weight:
             total = total + weight * entropy

@@ -13,11 +13,13 @@ from torch import nn
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization.noise import NoiseMixture
+from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.choice_tree import ChoiceTree
 from quantnas_ext.search.distribution import ArchitectureDistribution, DrawnSoftmax
 from quantnas_ext.search.evaluator import AccelerateEvaluator
 from quantnas_ext.search.lightning import QuantNASLightningModule
 from quantnas_ext.search.objective import Penalty, SearchObjective
+from quantnas_ext.search.selection import ArchitectureSelector
 from quantnas_ext.search.supernet import MixedLayerChoice, MixedQuantConv2d, MixedQuantLinear, Noise, NoiseModel
 
 
@@ -31,7 +33,9 @@ class QuantNAS(DARTS):
     Against Quantization Noise", IEEE Access 12 (2024).
 
     Args:
-        costs: penalties, for example ``[Penalty(BitOps((1, 3, 32, 32)), 1e-3)]``.
+        costs: penalties and budgets, for example ``[Penalty(BitOps((1, 3, 32, 32)), 1e-3)]``. A ``Budget`` is a limit
+            that the found architecture keeps: multipliers hold the expected cost there, and the result is the most
+            probable joint architecture within all budgets.
         entropy: largest weight of the entropy term (mu_max), reached in the last epoch; see ``entropy_weight``.
         noise: ``"uniform"``, ``"gaussian"`` or ``"none"``.
         noise_mixture: how the noise of several precisions mixes, ``"rss"`` or ``"power"``.
@@ -48,7 +52,7 @@ class QuantNAS(DARTS):
     def __init__(
         self,
         *,
-        costs: Sequence[Penalty] = (),
+        costs: Sequence[Penalty | Budget] = (),
         entropy: float = 0.0,
         noise: Noise = "uniform",
         noise_mixture: NoiseMixture = "rss",
@@ -99,7 +103,8 @@ class QuantNAS(DARTS):
         """Turn a model space into its supernet, in place, and create the distribution and the objective.
 
         Raises:
-            InputError: when there is nothing to choose or a cost cannot be counted on this space.
+            InputError: when there is nothing to choose, a cost cannot be counted on this space, or a
+                budget cannot be met.
         """
         if not isinstance(model, ModelSpace):
             raise InputError(f"QuantNAS searches an nni.nas.nn.pytorch.ModelSpace, not a {type(model).__name__}")
@@ -150,13 +155,27 @@ class QuantNAS(DARTS):
         return super().mutate_evaluator(evaluator)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
-        """The one architecture found: the joint arg max."""
-        yield self.model_space.freeze(self.distribution.most_likely())
+        """The one architecture found, see ``most_likely``."""
+        yield self.model_space.freeze(self.most_likely())
 
     def derive(self) -> nn.Module:
         """The found architecture as a concrete network that keeps the supernet's weights."""
-        network: nn.Module = self.supernet.freeze(self.distribution.most_likely())
+        network: nn.Module = self.supernet.freeze(self.most_likely())
         return network
+
+    def most_likely(self) -> dict[str, Any]:
+        """The architecture found, an NNI sample: the most probable one within all budgets."""
+        return self.objective.most_likely()
+
+    def check(self, space: ModelSpace) -> None:
+        """Refuse budgets that no architecture of ``space`` keeps; the space is left as it is.
+
+        Raises:
+            InputError: as ``ArchitectureSelector``, or when a cost cannot be counted on this space.
+        """
+        budgets = [cost for cost in self.costs if isinstance(cost, Budget)]
+        if budgets:
+            ArchitectureSelector(ChoiceTree.of(space), budgets, [budget.cost.terms(space) for budget in budgets])
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:

@@ -135,6 +135,7 @@ def test_the_same_configuration_finds_the_same_architecture_again(workshop: Path
         (["data.train=[]"], "data.train"),
         (["data.patch=100"], "100"),
         (["search.warmup_epochs=2"], "warm"),
+        (["search.bitops_budget=1"], "(cheapest)"),
     ],
 )
 def test_a_search_refuses_bad_input_before_it_writes_anything(

@@ -38,17 +38,22 @@ def tiny_data() -> TensorDataset:
 
 
 def search(
-    tmp_path: Path, *, penalty: float = 0.0, entropy: float = 0.0, epochs: int = 3, **evaluator: Any
+    tmp_path: Path,
+    *,
+    penalty: float = 0.0,
+    entropy: float = 0.0,
+    epochs: int = 3,
+    strategy: dict[str, Any] | None = None,
+    **evaluator: Any,
 ) -> tuple[QuantNAS, dict[str, Any], list[EpochRecord]]:
     records: list[EpochRecord] = []
-    strategy = QuantNAS(
-        costs=[Penalty(COST, penalty)], entropy=entropy, architecture_learning_rate=0.3, warmup_epochs=0
-    )
+    options = {"costs": [Penalty(COST, penalty)], "entropy": entropy, "architecture_learning_rate": 0.3}
+    searcher = QuantNAS(**{**options, **(strategy or {})})
     evaluator = {"epochs": epochs, "steps_per_epoch": 8, "batch_size": 2, "on_epoch": records.append, **evaluator}
     sample = run_experiment(
-        tiny_space(), AccelerateEvaluator(tiny_data(), tiny_data(), **evaluator), strategy, tmp_path / "nni"
+        tiny_space(), AccelerateEvaluator(tiny_data(), tiny_data(), **evaluator), searcher, tmp_path / "nni"
     )
-    return strategy, sample, records
+    return searcher, sample, records
 
 
 def extreme(largest: bool) -> float:

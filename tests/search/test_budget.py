@@ -1,0 +1,222 @@
+"""Budgets: the search meets them by itself, exactly, and as well as an exhaustive search over architectures would."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nni
+import numpy as np
+import pytest
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from test_search import COST, search, tiny_space
+from torch import nn
+
+from quantnas_ext.errors import InputError
+from quantnas_ext.nn import MutableQuantConv2d
+from quantnas_ext.search import BitOps, Budget, ChoiceTree, EpochRecord, ParameterBytes, Penalty, QuantNAS, knapsack
+from quantnas_ext.search.budget import Multipliers
+from quantnas_ext.search.choice_tree import Choice
+from quantnas_ext.search.cost import Cost, sample_cost
+from quantnas_ext.search.distribution import ArchitectureDistribution
+from quantnas_ext.search.selection import ArchitectureSelector
+
+
+class LinkedSpace(ModelSpace):
+    """Two blocks, one inside the other's candidate, whose layers share one precision; a third block on its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = LayerChoice({"a": self.conv("shared", 3), "b": nn.ReLU()}, label="inner")
+        self.outer = LayerChoice({"x": inner, "y": self.conv("shared"), "z": self.conv("own", 3)}, label="outer")
+        self.second = LayerChoice({"x": self.conv("shared"), "y": nn.Identity()}, label="second")
+        self.third = LayerChoice({"x": self.conv("last"), "y": self.conv("last", 3), "z": nn.ReLU()}, label="third")
+
+    def conv(self, label: str, kernel: int = 1) -> nn.Module:
+        return MutableQuantConv2d(3, 3, kernel, padding=kernel // 2, bits=nni.choice(label, [2, 4, 8]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.third(self.second(self.outer(x)))
+
+
+def samples(tree: ChoiceTree, choices: list[Choice] | None = None) -> Iterator[dict[str, Any]]:
+    """All architectures of a space."""
+    if choices is None:
+        choices = tree.roots()
+    if not choices:
+        yield {}
+        return
+    first, *rest = choices
+    for value in first.values:
+        for below in samples(tree, tree.children(first.label, value)):
+            for others in samples(tree, rest):
+                yield {first.label: value, **below, **others}
+
+
+def all_architectures(
+    space: ModelSpace, distribution: ArchitectureDistribution, costs: list[Cost]
+) -> list[tuple[dict[str, Any], float, list[float]]]:
+    """Every architecture with its log joint probability and costs, without any of the code under test."""
+    logs = {label: logits.detach().double().log_softmax(0) for label, logits in distribution.logits.items()}
+    values = {choice.label: choice.values for choice in distribution.tree}
+    terms = [cost.terms(space) for cost in costs]
+    return [
+        (
+            sample,
+            sum(float(logs[label][values[label].index(value)]) for label, value in sample.items()),
+            [sample_cost(of, sample) for of in terms],
+        )
+        for sample in samples(distribution.tree)
+    ]
+
+
+def expected_best(architectures: list[Any], maxima: list[float]) -> float:
+    within = [entry for entry in architectures if all(c <= m for c, m in zip(entry[2], maxima, strict=True))]
+    filled = [entry for entry in within if entry[2][0] >= 0.95 * maxima[0]]
+    return max(entry[1] for entry in (filled or within))
+
+
+@pytest.mark.parametrize("space", [tiny_space, LinkedSpace])
+def test_the_selected_architecture_is_the_most_probable_that_keeps_and_fills_the_budget(space: Any) -> None:
+    model = space()
+    torch.manual_seed(1)
+    distribution = ArchitectureDistribution(ChoiceTree.of(model))
+    for logits in distribution.parameters():
+        logits.data.normal_(std=2.0)
+    architectures = all_architectures(model, distribution, [COST])
+    costs = sorted({entry[2][0] for entry in architectures})
+    filled = 0
+    for maximum in [*np.linspace(max(costs[0], 1.0), costs[-1], 9), costs[len(costs) // 3], 2 * costs[-1]]:
+        selector = ArchitectureSelector(distribution.tree, [Budget(COST, maximum)], [COST.terms(model)])
+        assert selector.range() == (costs[0], costs[-1])
+        sample = selector.select(distribution.log_probabilities())
+        cost = sample_cost(COST.terms(model), sample)
+        (found,) = [log for other, log, _ in architectures if other == sample]
+        assert cost <= maximum and found == pytest.approx(expected_best(architectures, [maximum]))
+        exists = any(0.95 * maximum <= c <= maximum for c in costs)
+        assert cost >= 0.95 * maximum or not exists
+        filled += exists
+    assert filled >= 5
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_two_budgets_are_kept_together_or_refused_together() -> None:
+    model = tiny_space()
+    torch.manual_seed(2)
+    distribution = ArchitectureDistribution(ChoiceTree.of(model))
+    for logits in distribution.parameters():
+        logits.data.normal_()
+    costs = [COST, ParameterBytes((1, 3, 8, 8))]
+    terms = [cost.terms(model) for cost in costs]
+    architectures = all_architectures(model, distribution, costs)
+    middle = [float(np.median([entry[2][index] for entry in architectures])) for index in range(2)]
+    selector = ArchitectureSelector(
+        distribution.tree, [Budget(cost, m) for cost, m in zip(costs, middle, strict=True)], terms
+    )
+    sample = selector.select(distribution.log_probabilities())
+    assert all(sample_cost(of, sample) <= maximum for of, maximum in zip(terms, middle, strict=True))
+    both = [e for e in architectures if all(0.95 * m <= c <= m for c, m in zip(e[2], middle, strict=True))]
+    (found,) = [log for other, log, _ in architectures if other == sample]
+    assert found == pytest.approx(max(entry[1] for entry in both))
+
+
+def test_the_knapsack_on_a_grid_keeps_the_limits_and_loses_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    groups = [knapsack.Group(random.random((5, 1)), random.normal(size=5)) for _ in range(8)]
+    totals = sum(np.array(list(itertools.product(*(g.costs[:, 0] for g in groups)))).T)
+    values = sum(np.array(list(itertools.product(*(g.values for g in groups)))).T)
+    for states, loss in ((10**7, 1e-9), (500, 0.2)):
+        monkeypatch.setattr(knapsack, "STATES", states)
+        for maximum in np.linspace(totals.min(), totals.max(), 6):
+            least, most = np.array([0.95 * maximum]), np.array([maximum * (1 + 1e-12)])
+            within = (totals >= least) & (totals <= most)
+            found = knapsack.best_selection(groups, least, most)
+            assert found is not None
+            cost = sum(g.costs[i, 0] for g, i in zip(groups, found[1], strict=True))
+            assert least[0] <= cost <= most[0]
+            assert values[within].max() - loss <= found[0] <= values[within].max() + 1e-9
+    assert knapsack.best_selection(groups, np.array([0.0]), np.array([totals.min() * 0.99])) is None
+
+
+def test_a_budget_below_the_cheapest_architecture_is_refused_and_the_range_is_named() -> None:
+    distribution = ArchitectureDistribution(ChoiceTree.of(tiny_space()))
+    costs = [entry[2][0] for entry in all_architectures(tiny_space(), distribution, [COST])]
+    strategy = QuantNAS(costs=[Budget(COST, min(costs) - 1)])
+    for refused in (strategy.check, strategy.mutate_model):
+        with pytest.raises(InputError, match=rf"{min(costs):.0f} \(cheapest\) to {max(costs):.0f} \(dearest\)"):
+            refused(tiny_space())
+    QuantNAS(costs=[Budget(COST, min(costs))]).check(tiny_space())
+    for maximum in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="above 0"):
+            Budget(COST, maximum)
+
+
+@pytest.mark.parametrize("multiplier", [-0.7, 0.0, 0.4])
+def test_the_gradient_of_a_budget_is_the_updated_multiplier_times_that_of_the_cost(multiplier: float) -> None:
+    """Outside of the interval: ``(lambda + rho violation) / maximum``; well inside: nothing."""
+    rho, maximum, floor = 2.0, 50.0, 0.95
+    multipliers = Multipliers([Budget(COST, maximum, rho)], [floor])
+    multipliers.values.fill_(multiplier)
+    for cost in (10.0, 40.0, 48.6, 49.9, 70.0):
+        expected = torch.tensor(cost, dtype=torch.float64, requires_grad=True)
+        multipliers([expected]).backward()
+        x = cost / maximum
+        closed_form = max(0.0, multiplier + rho * (x - 1)) + min(0.0, multiplier + rho * (x - floor))
+        assert expected.grad is not None
+        assert float(expected.grad) == pytest.approx(closed_form / maximum, abs=1e-12)
+    multipliers.update([torch.tensor(70.0)], share=0.05)  # half a step of the classical update
+    assert float(multipliers.values) == pytest.approx(
+        multiplier + rho * 0.5 * (0.4 if multiplier + 0.8 > 0 else -multiplier / rho)
+    )
+
+
+def test_the_objective_adds_the_budget_to_the_task_loss_and_reaches_every_logit() -> None:
+    strategy = QuantNAS(costs=[Budget(COST, 3e6)])
+    strategy.mutate_model(tiny_space())
+    draw = strategy.distribution.draw()
+    loss, parts = strategy.objective(torch.zeros(()), draw, t=0.0, epochs=2)
+    assert float(parts["bitops"]) > 3e6
+    assert float(loss) == pytest.approx((float(parts["bitops"]) / 3e6 - 1) ** 2 / 2)
+    loss.backward()
+    decided = [p for p in strategy.distribution.parameters() if len(p) > 1]
+    assert all(p.grad is not None and p.grad.abs().min() > 0 for p in decided)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.8])
+def test_searches_end_within_their_budget_and_use_it(tmp_path: Path, share: float) -> None:
+    tree = ChoiceTree.of(tiny_space())
+    terms = COST.terms(tiny_space())
+    costs = [sample_cost(terms, sample) for sample in samples(tree)]
+    maximum = min(costs) + share * (max(costs) - min(costs))
+    strategy, sample, records = search(tmp_path, strategy={"costs": [Budget(COST, maximum)]}, epochs=4)
+    assert any(0.95 * maximum <= cost <= maximum for cost in costs)
+    assert 0.95 * maximum <= BitOps(COST.input_shape).of_network(strategy.derive()) <= maximum
+    assert sample == strategy.most_likely()
+    # The multiplier had brought the expectation there before anything was derived.
+    assert records[-1].expected_costs["bitops"] == pytest.approx(0.975 * maximum, rel=0.08)
+    first = records[0].expected_costs["bitops"]
+    assert abs(first - 0.975 * maximum) > 0.1 * maximum
+
+
+def test_a_search_with_a_budget_that_was_stopped_goes_on_exactly(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise Stop
+
+    options = {"costs": [Budget(COST, 4e6)]}
+    whole, sample, records = search(tmp_path, strategy=options)
+    checkpoint = tmp_path / "search.ckpt"
+    with pytest.raises(Stop):
+        search(tmp_path, strategy=options, checkpoint=checkpoint, on_epoch=stop)
+    resumed, again, continued = search(tmp_path, strategy=options, checkpoint=checkpoint)
+    assert again == sample and continued == records
+    multiplier = whole.objective.multipliers.values
+    assert torch.equal(resumed.objective.multipliers.values, multiplier) and multiplier.abs().min() > 0
+    for other in (Budget(COST, 4.1e6), Penalty(COST, 4e6)):
+        with pytest.raises(InputError, match="other settings"):
+            search(tmp_path, strategy={"costs": [other]}, checkpoint=checkpoint)
