@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,11 @@ class SearchConfig:
         noise: Distribution of the quantization noise; "none" searches without noise.
         noise_mixture: How the noise of several precisions adds up: "rss", the root sum of squares of independent
             draws, or "power", the expected error power.
-        entropy: Weight of the entropy of the architecture's distribution at the end of its schedule.
+        relaxation: How the probabilities of a step are drawn from the logits.
+        temperature: Of Gumbel draws, at the first and last step after the warm-up.
+        regularizer: What "entropy" weighs: the entropy of the architecture's distribution, the absolute logits ("l1"),
+            their exponentials, or nothing.
+        entropy: Weight of the regularizer at the end of its schedule.
         bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
         bitops_budget: Most BitOps, at a 32x32 input, of the found network, which the search meets by itself in place of
             the penalty; None searches without a budget.
@@ -101,6 +106,9 @@ class SearchConfig:
     architecture_learning_rate: float = number(3e-4, above=0)
     noise: Literal["uniform", "gaussian", "none"] = "uniform"
     noise_mixture: Literal["rss", "power"] = "rss"
+    relaxation: Literal["softmax", "gumbel", "gumbel_hard", "dropout"] = "softmax"
+    temperature: list[float] = field(default_factory=lambda: [10.0, 0.1])
+    regularizer: Literal["entropy", "l1", "exp", "none"] = "entropy"
     entropy: float = number(1e-3, least=0)
     bitops_penalty: float = 1e-3
     bitops_budget: float | None = number(None, above=0)
@@ -286,6 +294,11 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
         config = build(Config, values)
         if config.train.precision is not None:
             _check_precision(config.train.precision)
+        temperature = config.search.temperature
+        if len(temperature) != 2 or not all(math.isfinite(value) and value > 0 for value in temperature):
+            raise InputError(
+                f"'search.temperature' ({temperature}) must be two numbers above 0, at the start and the end"
+            )
         warmup, epochs = config.search.warmup_epochs, config.search.epochs
         if whole and warmup >= epochs:
             raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quantnas_ext.search.choice_tree import Choice, ChoiceTree
+from quantnas_ext.search.relaxation import Relaxation
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,14 @@ class Draw:
 
     Attributes:
         probabilities: ``[choices, most values]``, rows as in the distribution's tree, zero where a row is shorter.
-        log_probabilities: their logarithms, zero where a row is shorter.
+        soft: what the entropy is that of: the same, except for one-hot probabilities, whose entropy is zero whatever
+            the logits; there it is the soft draw that they were made from.
+        log_probabilities: the logarithms of ``soft``, zero where a row is shorter or a value dropped.
         by_label: the rows, each of its own length, by label.
     """
 
     probabilities: Tensor
+    soft: Tensor
     log_probabilities: Tensor
     by_label: Mapping[str, Tensor]
 
@@ -39,6 +43,7 @@ class ArchitectureDistribution(nn.Module):
 
     Args:
         tree: the choices of the space.
+        relaxation: how ``draw`` makes probabilities; the distribution itself by default.
 
     The logits start near zero (standard deviation 1e-3), as in DARTS (Liu et al., ICLR 2019).
     """
@@ -50,9 +55,10 @@ class ArchitectureDistribution(nn.Module):
     _parent_row: Tensor
     _block: Tensor
 
-    def __init__(self, tree: ChoiceTree) -> None:
+    def __init__(self, tree: ChoiceTree, relaxation: Relaxation | None = None) -> None:
         super().__init__()
         self.tree = tree
+        self.relaxation = relaxation or Relaxation()
         # From pairs: given a plain dict, ParameterDict would sort the labels.
         self.logits = nn.ParameterDict([(c.label, nn.Parameter(1e-3 * torch.randn(len(c.values)))) for c in tree])
         self.rows = {choice.label: row for row, choice in enumerate(tree)}
@@ -92,7 +98,7 @@ class ArchitectureDistribution(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ArchitectureDistribution:
         # A draw may hold a graph, which cannot be copied; the copy makes its own.
-        clone = type(self)(self.tree)
+        clone = type(self)(self.tree, self.relaxation)
         memo[id(self)] = clone
         for label, parameter in self.logits.items():
             clone.logits[label] = copy.deepcopy(parameter, memo)
@@ -103,18 +109,34 @@ class ArchitectureDistribution(nn.Module):
         """The draw of the present phase; the first use makes one without gradient."""
         if self._draw is None:
             with torch.no_grad():
-                self.draw()
+                self.settle()
             assert self._draw is not None
         return self._draw
 
-    def draw(self) -> Draw:
-        """Compute the probabilities for the phase that begins; they stay the same until the next call."""
-        flat = torch.cat([*self.logits.values(), self._present.new_full((1,), -torch.inf, dtype=torch.float32)])
-        log_probabilities = flat[self._position].log_softmax(dim=1).masked_fill(~self._present, 0.0)
-        probabilities = log_probabilities.exp() * self._present
-        rows = probabilities.flatten()[self._flat].split(self._lengths)
-        self._draw = Draw(probabilities, log_probabilities, dict(zip(self.rows, rows, strict=True)))
+    def draw(self, progress: float = 0.0, generator: torch.Generator | None = None) -> Draw:
+        """Draw the probabilities for the phase that begins; they stay the same until the next call.
+
+        Args:
+            progress: share of the search that is done, which sets the temperature.
+            generator: source of random numbers, on the CPU; torch's global one by default.
+        """
+        self._draw = self._drawn(self.relaxation, progress, generator)
         return self._draw
+
+    def settle(self) -> Draw:
+        """As ``draw``, but always the distribution itself, without a relaxation's noise."""
+        self._draw = self.softmax()
+        return self._draw
+
+    def softmax(self) -> Draw:
+        """The distribution itself, ``softmax(logits)``; the current draw stays."""
+        return self._drawn(Relaxation(), 0.0, None)
+
+    def _drawn(self, relaxation: Relaxation, progress: float, generator: torch.Generator | None) -> Draw:
+        flat = torch.cat([*self.logits.values(), self._present.new_full((1,), -torch.inf, dtype=torch.float32)])
+        probabilities, soft, logs = relaxation.relax(flat[self._position], self._present, progress, generator)
+        rows = probabilities.flatten()[self._flat].split(self._lengths)
+        return Draw(probabilities, soft, logs, dict(zip(self.rows, rows, strict=True)))
 
     def block_entropies(self, draw: Draw | None = None) -> Tensor:
         """Entropy of each block's joint distribution, ``H(op) + sum p(op) H(bits | op)``, in nats.
@@ -126,8 +148,8 @@ class ArchitectureDistribution(nn.Module):
             ``[blocks]``, in the order of ``tree.roots()``, differentiable where the draw is.
         """
         draw = draw or self.current
-        own = -(draw.probabilities * draw.log_probabilities).sum(dim=1)
-        table = torch.cat([draw.probabilities.flatten(), draw.probabilities.new_ones(1)])
+        own = -(draw.soft * draw.log_probabilities).sum(dim=1)
+        table = torch.cat([draw.soft.flatten(), draw.soft.new_ones(1)])
         given_parent = table[self._parent_entry]
         reached = given_parent
         for _ in range(self._nesting - 1):

@@ -22,10 +22,11 @@ from tqdm import tqdm
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
-from quantnas_ext.search.distribution import ArchitectureDistribution
+from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
 from quantnas_ext.search.lightning import architecture_optimizer
 from quantnas_ext.search.objective import Penalty, SearchObjective, entropy_weight
 from quantnas_ext.search.processes import process_state
+from quantnas_ext.search.relaxation import draw_generator
 from quantnas_ext.search.sampling import EpochSampler
 
 
@@ -282,7 +283,7 @@ class _Search:
     def _architecture_step(self, batch: Sequence[Tensor], t: float) -> Tensor:
         """Logits down the gradient of the objective; weights get no gradient at all."""
         inputs, targets = batch
-        draw = self.distribution.draw()
+        draw = self._draw(0)
         with self.accelerator.autocast():
             task_loss = self.evaluator.loss(self.bare(inputs), targets)
         loss, _ = self.objective(task_loss, draw, t, self.evaluator.epochs - self.settings.warmup_epochs)
@@ -292,13 +293,20 @@ class _Search:
             parameter.grad = None if gradient is None else reduce(gradient, "mean")
         self.arch_optimizer.step()
         epochs = self.evaluator.epochs - self.settings.warmup_epochs
-        self.objective.update(draw, 1 / (epochs * self.evaluator.steps_per_epoch))
+        self.objective.update(1 / (epochs * self.evaluator.steps_per_epoch))
         return task_loss.detach()
+
+    def _draw(self, phase: int) -> Draw:
+        """The draw of a phase of this step, the same on all processes; temperatures end with the last step."""
+        steps = self.evaluator.steps_per_epoch
+        warmup, total = self.settings.warmup_epochs * steps, self.evaluator.epochs * steps
+        progress = (self.progress.step - warmup) / max(1, total - warmup - 1)
+        return self.distribution.draw(progress, draw_generator(self.evaluator.seed, self.progress.step, phase))
 
     def _weight_step(self, batch: Sequence[Tensor]) -> Tensor:
         inputs, targets = batch
         with torch.no_grad():
-            self.distribution.draw()
+            self._draw(1)
         self.optimizer.zero_grad()
         with self.accelerator.autocast():
             loss = self.evaluator.loss(self.model(inputs), targets)
@@ -311,7 +319,7 @@ class _Search:
 
     @torch.no_grad()
     def _record(self, train_loss: float | None, val_loss: float | None) -> None:
-        draw = self.distribution.draw()
+        draw = self.distribution.settle()
         settings, epochs = self.settings, self.evaluator.epochs - self.settings.warmup_epochs
         t = self.progress.epoch - 1 - settings.warmup_epochs
         record = EpochRecord(
@@ -375,6 +383,8 @@ class _Search:
             "architecture_learning_rate": self.settings.architecture_learning_rate,
             "warmup_epochs": self.settings.warmup_epochs,
             "entropy": self.objective.entropy,
+            "regularizer": self.objective.regularizer,
+            "relaxation": [self.distribution.relaxation.name, *self.distribution.relaxation.temperature],
             "costs": [_describe(goal) for goal in self.objective.goals],
             "choices": {choice.label: list(choice.values) for choice in self.distribution.tree},
         }

@@ -9,8 +9,9 @@ from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import nn, optim
 
-from quantnas_ext.search.distribution import ArchitectureDistribution
+from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
 from quantnas_ext.search.objective import SearchObjective
+from quantnas_ext.search.relaxation import draw_generator
 
 
 def architecture_optimizer(distribution: ArchitectureDistribution, learning_rate: float) -> optim.Adam:
@@ -56,19 +57,29 @@ class QuantNASLightningModule(DartsLightningModule):
         if t >= 0:
             optimizer = self.architecture_optimizers()
             optimizer.zero_grad()
-            draw = self.distribution.draw()
+            draw = self._draw(batch_idx, t / epochs, 0)
             loss = _loss(self.training_module.training_step(batch["val"], 2 * batch_idx))
             loss, parts = self.objective(loss, draw, t, epochs)
             self.log_dict({f"search/{name}": value.float() for name, value in parts.items()})
             self.manual_backward(loss)
             optimizer.step()
-            self.objective.update(draw, 1 / (epochs * max(1, int(self.trainer.num_training_batches))))
+            self.objective.update(1 / (epochs * max(1, int(self.trainer.num_training_batches))))
         with torch.no_grad():
-            self.distribution.draw()
+            self._draw(batch_idx, t / epochs, 1)
         output = self.training_module.training_step(batch["train"], 2 * batch_idx + 1)
         self.advance_optimization(_loss(output), batch_idx, self.gradient_clip_val)
         self.advance_lr_schedulers(batch_idx)
         return output
+
+    def on_train_start(self) -> Any:
+        """As the evaluator's module has it; all processes agree on the seed of the draws."""
+        self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
+        return super().on_train_start()
+
+    def _draw(self, batch_idx: int, progress: float, phase: int) -> Draw:
+        """The draw of a phase (0: architecture, 1: weights) of a step, the same on all processes."""
+        step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        return self.distribution.draw(progress, draw_generator(self._seed, step, phase))
 
     def on_train_epoch_start(self) -> Any:
         """As the evaluator's module has it; NNI's freezing of logits for the warm-up is not needed here."""

@@ -14,6 +14,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.search.budget import Budget, Multipliers
 from quantnas_ext.search.cost import Cost, ExpectedCost
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
+from quantnas_ext.search.regularizers import Regularizer, regularization
 from quantnas_ext.search.selection import ArchitectureSelector
 
 
@@ -31,7 +32,7 @@ class Penalty:
 
 
 def entropy_weight(maximum: float, t: float, epochs: int) -> float:
-    """Weight of the entropy term, rising late: ``maximum * t / (n - 1) * l(t)``.
+    """Weight of the entropy term (or another regularizer), rising late: ``maximum * t / (n - 1) * l(t)``.
 
     ``l(t) = 0`` for ``t < q = n // 4`` and ``ln(t - q + 2) / ln(n - q + 1)`` after that, so the weight reaches its
     maximum in the last epoch. Source: Shvetsov et al., "QuantNAS for Super Resolution", IEEE Access 12 (2024).
@@ -54,14 +55,18 @@ def entropy_weight(maximum: float, t: float, epochs: int) -> float:
 
 
 class SearchObjective(nn.Module):
-    """``task loss + sum eta E[cost] / cost_ref + budgets + mu(t) * entropy``, on live probabilities.
+    """``task loss + sum eta E[cost] / cost_ref + budgets + mu(t) * regularizer``, on live probabilities.
+
+    Penalties and entropy see the draw of the forward pass. Budgets are about the distribution itself, whose arg max is
+    derived: a Gumbel draw of high temperature costs about the same whatever the logits, and multipliers would run off.
 
     Args:
         goals: penalties, whose ``cost_ref`` is the expected cost of the uniform distribution, and budgets, for which
             see ``Multipliers``.
-        entropy: largest weight mu of the summed joint entropies of all blocks.
+        entropy: largest weight mu of the regularizer.
         model: the space or supernet whose costs are counted.
         distribution: over its choices.
+        regularizer: what mu weighs, see ``regularization``; the summed joint entropies of all blocks by default.
 
     Raises:
         InputError: when the costs of the space cannot be counted, or no architecture keeps the budgets.
@@ -73,8 +78,10 @@ class SearchObjective(nn.Module):
         entropy: float,
         model: nn.Module,
         distribution: ArchitectureDistribution,
+        regularizer: Regularizer = "entropy",
     ) -> None:
         super().__init__()
+        self.regularizer = regularizer
         if not math.isfinite(entropy):
             raise InputError(f"the entropy weight {entropy!r} is not a finite number")
         self.goals = tuple(goals)
@@ -96,16 +103,15 @@ class SearchObjective(nn.Module):
         """Expectation of every cost under a draw, by name, in its own unit."""
         return {goal.cost.name: float(cost(draw)) for goal, cost in zip(self.goals, self.costs, strict=True)}
 
-    def update(self, draw: Draw, share: float) -> None:
+    @torch.no_grad()
+    def update(self, share: float) -> None:
         """Let the multipliers of the budgets follow the costs after an architecture step.
 
         Args:
-            draw: the probabilities of that step.
-            share: its share of the whole search, one over the number of architecture steps.
+            share: that step's share of the whole search, one over the number of architecture steps.
         """
         if self.selector is not None:
-            limited = (cost for goal, cost in zip(self.goals, self.costs, strict=True) if isinstance(goal, Budget))
-            self.multipliers.update([cost(draw) for cost in limited], share)
+            self.multipliers.update(self._limited(self._distribution[0].softmax()), share)
 
     def most_likely(self) -> dict[str, Any]:
         """The architecture found: the joint arg max of every block, or the most probable one that keeps the budgets."""
@@ -131,20 +137,22 @@ class SearchObjective(nn.Module):
         entropy = distribution.entropy(draw)
         parts = {"task": task_loss.detach(), "entropy": entropy.detach()}
         total = task_loss
-        limited = []
         for goal, cost, reference in zip(self.goals, self.costs, self.references, strict=True):
             expected = cost(draw)
             parts[goal.cost.name] = expected.detach()
             if isinstance(goal, Penalty):
                 total = total + (goal.weight * expected / reference).to(task_loss.dtype)
-            else:
-                limited.append(expected)
-        if limited:
-            total = total + self.multipliers(limited).to(task_loss.dtype)
+        if self.selector is not None:
+            itself = distribution.softmax() if distribution.relaxation.random else draw
+            total = total + self.multipliers(self._limited(itself)).to(task_loss.dtype)
         weight = entropy_weight(self.entropy, t, epochs)
         if weight:
-            total = total + weight * entropy
+            total = total + weight * regularization(self.regularizer, distribution, draw)
         return total, parts
+
+    def _limited(self, draw: Draw) -> list[Tensor]:
+        """Expectations of the costs that have a budget."""
+        return [cost(draw) for goal, cost in zip(self.goals, self.costs, strict=True) if isinstance(goal, Budget)]
 
 
 def _uniform(distribution: ArchitectureDistribution) -> Draw:
@@ -154,4 +162,4 @@ def _uniform(distribution: ArchitectureDistribution) -> Draw:
     )
     for logits in flat.logits.values():
         logits.zero_()
-    return flat.draw()
+    return flat.settle()

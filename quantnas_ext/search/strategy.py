@@ -11,7 +11,7 @@ from nni.nas.oneshot.pytorch.strategy import DARTS, MutationHook, OneShotStrateg
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.quantization.noise import NoiseMixture
 from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.choice_tree import ChoiceTree
@@ -19,6 +19,8 @@ from quantnas_ext.search.distribution import ArchitectureDistribution, DrawnSoft
 from quantnas_ext.search.evaluator import AccelerateEvaluator
 from quantnas_ext.search.lightning import QuantNASLightningModule
 from quantnas_ext.search.objective import Penalty, SearchObjective
+from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer
+from quantnas_ext.search.relaxation import Relaxation, RelaxationName
 from quantnas_ext.search.selection import ArchitectureSelector
 from quantnas_ext.search.supernet import MixedLayerChoice, MixedQuantConv2d, MixedQuantLinear, Noise, NoiseModel
 
@@ -36,7 +38,10 @@ class QuantNAS(DARTS):
         costs: penalties and budgets, for example ``[Penalty(BitOps((1, 3, 32, 32)), 1e-3)]``. A ``Budget`` is a limit
             that the found architecture keeps: multipliers hold the expected cost there, and the result is the most
             probable joint architecture within all budgets.
-        entropy: largest weight of the entropy term (mu_max), reached in the last epoch; see ``entropy_weight``.
+        entropy: largest weight of the regularizer (mu_max), reached in the last epoch; see ``entropy_weight``.
+        regularizer: ``"entropy"`` (joint), ``"l1"``, ``"exp"`` or ``"none"``, see ``regularization``.
+        relaxation: ``"softmax"``, ``"gumbel"``, ``"gumbel_hard"`` or ``"dropout"``, see ``Relaxation``.
+        temperature: of Gumbel draws, at the first and last step after the warm-up.
         noise: ``"uniform"``, ``"gaussian"`` or ``"none"``.
         noise_mixture: how the noise of several precisions mixes, ``"rss"`` or ``"power"``.
         architecture_learning_rate: Adam's, for the logits. Adam moves a logit by about this much a step, so a search of
@@ -46,7 +51,8 @@ class QuantNAS(DARTS):
         mutation_hooks: further NNI mutation hooks, run before ours.
 
     Raises:
-        InputError: for an unknown noise or mixture, or a learning rate or warm-up out of range.
+        InputError: for an unknown noise, mixture, regularizer or relaxation, or a temperature, learning rate or warm-up
+            out of range.
     """
 
     def __init__(
@@ -54,6 +60,9 @@ class QuantNAS(DARTS):
         *,
         costs: Sequence[Penalty | Budget] = (),
         entropy: float = 0.0,
+        regularizer: Regularizer = "entropy",
+        relaxation: RelaxationName = "softmax",
+        temperature: tuple[float, float] = (10.0, 0.1),
         noise: Noise = "uniform",
         noise_mixture: NoiseMixture = "rss",
         architecture_learning_rate: float = 3e-4,
@@ -73,6 +82,10 @@ class QuantNAS(DARTS):
         )
         self.costs = tuple(costs)
         self.entropy = entropy
+        if regularizer not in REGULARIZERS:
+            raise unknown_name("regularizer", regularizer, REGULARIZERS)
+        self.regularizer = regularizer
+        self.relaxation = Relaxation(relaxation, temperature)
         self.noise = NoiseModel(noise, noise_mixture)
         self._searched: tuple[ArchitectureDistribution, SearchObjective] | None = None
 
@@ -108,8 +121,11 @@ class QuantNAS(DARTS):
         """
         if not isinstance(model, ModelSpace):
             raise InputError(f"QuantNAS searches an nni.nas.nn.pytorch.ModelSpace, not a {type(model).__name__}")
-        distribution = ArchitectureDistribution(ChoiceTree.of(model))
-        self._searched = (distribution, SearchObjective(self.costs, self.entropy, model, distribution))
+        distribution = ArchitectureDistribution(ChoiceTree.of(model), self.relaxation)
+        self._searched = (
+            distribution,
+            SearchObjective(self.costs, self.entropy, model, distribution, self.regularizer),
+        )
         self._arch_parameters = dict(distribution.logits.items())
         # DARTS.mutate_model would create logits of its own.
         return OneShotStrategy.mutate_model(self, model)

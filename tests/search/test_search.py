@@ -168,11 +168,14 @@ import sys, json, torch
 sys.path[:0] = sys.argv[2:]
 from accelerate import PartialState
 from pathlib import Path
-from test_search import search
-strategy, sample, records = search(Path(sys.argv[1]), entropy=0.1)
+from test_search import COST, search
+from quantnas_ext.search import Budget
+options = {"costs": [Budget(COST, 5e6)], "relaxation": "gumbel"}
+strategy, sample, records = search(Path(sys.argv[1]), entropy=0.1, strategy=options)
 state = PartialState()
 assert state.num_processes == 2
 result = {"sample": sample, "logits": {k: v.tolist() for k, v in strategy.distribution.logits.items()},
+          "multipliers": strategy.objective.multipliers.values.tolist(),
           "weights": sum(float(p.double().abs().sum()) for p in strategy.supernet.parameters())}
 Path(sys.argv[1], f"rank{state.process_index}.json").write_text(json.dumps(result))
 """
