@@ -23,9 +23,6 @@ from quantnas_ext.reporting.layout import SUM_RADIUS, Box, Layout, Panel, Point,
 if TYPE_CHECKING:  # importing a space imports NNI, which drawings do not need
     from quantnas_ext.spaces.diagram import Stage
 
-WITHOUT_PRECISION = ("skip_connect",)
-"""Operations that hold no quantized layer."""
-
 _BOX_HEIGHT = 0.62
 _BOX_MARGIN = 0.09  # between a box and its text
 _LABEL_SIZE, _OPERATION_SIZE, _PRECISION_SIZE = 6.5, 8.0, 7.5  # points
@@ -121,7 +118,7 @@ def chosen_candidate(choices: Mapping[str, Any], block: str) -> tuple[str, Preci
         InputError: when the choices lack the block, or the bits of an operation that has some.
     """
     # Here and not above, because these modules import NNI, which plots and tables do not need.
-    from quantnas_ext.nn.operations import precision_label
+    from quantnas_ext.nn.operations import WITHOUT_PRECISION, precision_label
 
     if block not in choices:
         raise InputError(f"the choices lack block {block!r}; give all choices of the architecture that is drawn")
