@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from quantnas_ext.config import Config, load_config, shipped_configs
-from quantnas_ext.spaces import SRBasicSpace, build_space
+from quantnas_ext.spaces import SPACES, build_space
 from quantnas_ext.sr import options
 from quantnas_ext.sr import train as sr_train
 from recipes import demo, evaluate, prepare_data, search, train, upscale
@@ -136,10 +136,13 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def documented() -> dict[str, str]:
-    """First and second column of all tables of the page on configuration."""
+def documented(start: str, end: str) -> dict[str, Any]:
+    """First column of the tables between two headings of the page on configuration, with the second one's values."""
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    return dict(re.findall(r"^\| `([\w.]+)` \| `(.+?)` \|", text, re.MULTILINE))
+    part = text[text.index(start) : text.index(end)]
+    return {
+        key: yaml.safe_load(value) for key, value in re.findall(r"^\| `([\w.]+)` \| `(.+?)` \|", part, re.MULTILINE)
+    }
 
 
 def keys(section: Any, prefix: str = "") -> dict[str, Any]:
@@ -153,10 +156,15 @@ def keys(section: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def test_the_page_on_configuration_has_every_key_with_its_default() -> None:
-    parameters = inspect.signature(SRBasicSpace._init_wrapped).parameters.values()
-    arguments = {p.name: p.default for p in parameters if p.name != "self"}
-    expected = keys(Config()) | {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
-    assert {key: yaml.safe_load(default) for key, default in documented().items()} == expected
+    assert documented("#", "## Arguments of sr_basic") == keys(Config())
+
+
+@pytest.mark.parametrize(("space", "end"), [("sr_basic", "## Arguments of sr_rfdn"), ("sr_rfdn", "## Operations")])
+def test_the_page_on_configuration_has_every_argument_of_a_space_with_its_default(space: str, end: str) -> None:
+    parameters = inspect.signature(SPACES[space]._init_wrapped).parameters.values()
+    arguments = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
+    del arguments["self"]
+    assert documented(f"## Arguments of {space}", end) == arguments
 
 
 def test_the_readme_shows_pictures_that_are_small_enough_for_a_front_page() -> None:
