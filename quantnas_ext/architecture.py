@@ -98,12 +98,27 @@ class Architecture:
                 raise InputError(f"the architecture lacks choice {choice.label!r}; give it one of {values}")
 
     def with_precision(self, precision: Precision | int | str) -> Architecture:
-        """The same operations with every layer at one precision (32: full precision), costs counted anew."""
-        from quantnas_ext.nn.operations import with_precision
-        from quantnas_ext.quantization import precision_choices
+        """The same operations with every searched layer at one precision, costs counted anew.
 
-        arguments = {**self.arguments, "bits": list(precision_choices([precision]))}
-        return Architecture.of(self.space, arguments, with_precision(self.choices, precision), self.provenance)
+        Layers whose precision the space's arguments fix keep it, but 32 means full precision in all of the network.
+        """
+        from quantnas_ext.nn.operations import is_precision_label
+        from quantnas_ext.quantization import FULL_PRECISION_BITS, precision_choices
+        from quantnas_ext.search.choice_tree import ChoiceTree
+        from quantnas_ext.spaces import SPACES, build_space
+
+        (value,) = precision_choices([precision])
+        arguments = {**self.arguments, "bits": [value]}
+        if value == FULL_PRECISION_BITS:
+            pinned = getattr(SPACES.get(self.space), "PINNED_PRECISIONS", ())
+            arguments |= {name: value for name in pinned if arguments.get(name) is not None}
+        # Every precision of that space has one value only.
+        only = {choice.label: choice.values[0] for choice in ChoiceTree.of(build_space(self.space, arguments))}
+        choices = {
+            label: only.get(label, choice) if is_precision_label(label) else choice
+            for label, choice in self.choices.items()
+        }
+        return Architecture.of(self.space, arguments, choices, self.provenance)
 
     def save(self, path: str | Path) -> None:
         """Write the file; an earlier one of that name is replaced as a whole."""

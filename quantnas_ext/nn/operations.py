@@ -1,14 +1,13 @@
-"""Candidate operations of the SR spaces, found by name in one registry.
+"""The registry of candidate operations, and blocks that choose among them.
 
-An operation maps ``[N, in_channels, H, W]`` to ``[N, out_channels, H, W]``. Every convolution in it is a ReLU followed
-by a quantized convolution without bias that pads to the same size, with unsigned activations; one precision covers all
-of them. The candidates are those of Shvetsov et al., "QuantNAS for Super Resolution", IEEE Access 12 (2024).
+An operation maps ``[N, in_channels, H, W]`` to ``[N, out_channels, H, W]``; one precision covers all that is quantized
+in it. ``register_operation`` adds one.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import nni
@@ -16,7 +15,6 @@ from torch import nn
 
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.nn.choice_block import ChoiceBlock
-from quantnas_ext.nn.mutable_layers import MutableQuantConv2d
 from quantnas_ext.quantization import Precision, precision_choices
 
 
@@ -30,9 +28,16 @@ class OperationBuilder(Protocol):
 
 OPERATIONS: dict[str, OperationBuilder] = {}
 
+WITHOUT_PRECISION: set[str] = set()
+"""Names of the operations that hold no quantized layer: their candidates have no precision label."""
 
-def register_operation(name: str) -> Callable[[OperationBuilder], OperationBuilder]:
+
+def register_operation(name: str, *, quantized: bool = True) -> Callable[[OperationBuilder], OperationBuilder]:
     """Decorator that makes a builder known under ``name`` to every space.
+
+    Args:
+        name: what configurations and architecture files call it.
+        quantized: whether it has a layer that takes ``bits``; an identity, for one, has none.
 
     Raises:
         InputError: when the name is taken or cannot be part of an NNI label.
@@ -44,72 +49,11 @@ def register_operation(name: str) -> Callable[[OperationBuilder], OperationBuild
 
     def register(builder: OperationBuilder) -> OperationBuilder:
         OPERATIONS[name] = builder
+        if not quantized:
+            WITHOUT_PRECISION.add(name)
         return builder
 
     return register
-
-
-def relu_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: tuple[int, int],
-    *,
-    bits: Any,
-    groups: int = 1,
-    dilation: int = 1,
-) -> list[nn.Module]:
-    """A ReLU and the quantized convolution behind it, stride 1, "same" padding, no bias.
-
-    Raises:
-        InputError: when ``groups`` does not divide both numbers of channels.
-    """
-    if in_channels % groups or out_channels % groups:
-        raise InputError(
-            f"a convolution from {in_channels} to {out_channels} channels cannot have {groups} groups; "
-            f"choose a width that is a multiple of {groups} or another operation"
-        )
-    padding = (dilation * (kernel_size[0] - 1) // 2, dilation * (kernel_size[1] - 1) // 2)
-    convolution = MutableQuantConv2d(
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel_size=kernel_size,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        bias=False,
-        bits=bits,
-        signed=False,
-    )
-    return [nn.ReLU(), convolution]
-
-
-def _convolution(size: int, groups: int = 1, dilation: int = 1) -> OperationBuilder:
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        layers = relu_conv(in_channels, out_channels, (size, size), bits=bits, groups=groups, dilation=dilation)
-        return nn.Sequential(*layers)
-
-    return build
-
-
-def _factorised(size: int) -> OperationBuilder:
-    """k x 1 to the space's width, then 1 x k."""
-
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        return nn.Sequential(
-            *relu_conv(in_channels, width, (size, 1), bits=bits), *relu_conv(width, out_channels, (1, size), bits=bits)
-        )
-
-    return build
-
-
-for _size in (1, 3, 5):
-    register_operation(f"conv_{_size}x{_size}")(_convolution(_size))
-    for _groups in (2, 3):
-        register_operation(f"conv_{_size}x{_size}_g{_groups}")(_convolution(_size, _groups))
-for _size in (3, 5):
-    register_operation(f"fac_{_size}x{_size}")(_factorised(_size))
-register_operation("conv_3x3_d2")(_convolution(3, dilation=2))
-register_operation("conv_3x3_g3_d2")(_convolution(3, groups=3, dilation=2))
 
 
 def precision_label(block: str, operation: str) -> str:
@@ -137,8 +81,8 @@ def operation_block(
         label: NNI label of the block, for example ``"body_0"``.
         operations: names in ``OPERATIONS``.
         in_channels, out_channels: channels of the block.
-        width: the space's number of channels (inner width of factorised operations).
-        bits: precisions that every candidate offers.
+        width: the space's number of channels (inner width of operations of several layers).
+        bits: precisions that every candidate with a quantized layer offers.
 
     Returns:
         The block; inside ``model_context(sample)`` the chosen operation itself.
@@ -165,9 +109,3 @@ def _build(label: str, name: str, in_channels: int, out_channels: int, width: in
         return OPERATIONS[name](in_channels, out_channels, width=width, bits=choice)
     except InputError as error:
         raise InputError(f"operation {name!r} of block {label!r} is not possible: {error}") from error
-
-
-def with_precision(choices: Mapping[str, Any], precision: Precision | int | str) -> dict[str, Any]:
-    """The same choices with every precision replaced by ``precision``."""
-    (value,) = precision_choices([precision])
-    return {label: value if is_precision_label(label) else choice for label, choice in choices.items()}

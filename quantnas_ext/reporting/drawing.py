@@ -18,13 +18,11 @@ from matplotlib.ticker import EngFormatter
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization.precision import Precision
 from quantnas_ext.reporting.figures import FAINT_INK, HAIRLINE, INK, precision_fill, precision_name, save_figure
-from quantnas_ext.reporting.layout import SUM_RADIUS, Box, Layout, Panel, Point, Wire, lay_out
+from quantnas_ext.reporting.geometry import SUM_RADIUS, Box, Layout, Panel, Point, Wire
+from quantnas_ext.reporting.layout import lay_out
 
 if TYPE_CHECKING:  # importing a space imports NNI, which drawings do not need
     from quantnas_ext.spaces.diagram import Stage
-
-WITHOUT_PRECISION = ("skip_connect",)
-"""Operations that hold no quantized layer."""
 
 _BOX_HEIGHT = 0.62
 _BOX_MARGIN = 0.09  # between a box and its text
@@ -76,11 +74,16 @@ def architecture_figure(
         ends: names of what goes in and what comes out.
 
     Raises:
-        InputError: when the choices lack a block or the bits of its operation.
+        InputError: when the choices lack a block or the bits of its operation, or a stage cannot be drawn.
     """
-    labels = [block for stage in stages for branch in stage.branches for block in branch]
+    labels = [block for stage in stages for block in stage.blocks]
     if not labels or any(not branch for stage in stages for branch in stage.branches):
         raise InputError("the diagram has a branch without blocks; every branch of every stage needs at least one")
+    for stage in stages:
+        if stage.taps and (len(stage.branches) != 1 or len(stage.taps) > len(stage.branches[0])):
+            raise InputError(f"stage {stage.title!r} has {len(stage.taps)} taps; use one branch with as many blocks")
+        if stage.entrance and len(stage.branches) == 1:
+            raise InputError(f"stage {stage.title!r} has an entrance to a single branch; put its blocks in the branch")
     found = {label: chosen_candidate(choices, label) for label in labels}
     end_widths = (_text_width(ends[0], 8, bold=True) + _END_GAP, _text_width(ends[1], 8, bold=True) + _END_GAP)
     layout = lay_out(stages, (_box_width(found), _BOX_HEIGHT), end_widths)
@@ -121,7 +124,7 @@ def chosen_candidate(choices: Mapping[str, Any], block: str) -> tuple[str, Preci
         InputError: when the choices lack the block, or the bits of an operation that has some.
     """
     # Here and not above, because these modules import NNI, which plots and tables do not need.
-    from quantnas_ext.nn.operations import precision_label
+    from quantnas_ext.nn.operations import WITHOUT_PRECISION, precision_label
 
     if block not in choices:
         raise InputError(f"the choices lack block {block!r}; give all choices of the architecture that is drawn")

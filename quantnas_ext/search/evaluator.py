@@ -311,11 +311,19 @@ class _Search:
         with self.accelerator.autocast():
             loss = self.evaluator.loss(self.model(inputs), targets)
         self.accelerator.backward(loss)
+        if self.progress.step == 0:  # before the optimizer sees weights that differ
+            self._spread_steps()
         if self.settings.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
+
+    def _spread_steps(self) -> None:
+        """Give the steps that the first batch has set in layers of fixed precision to other processes."""
+        if self.accelerator.num_processes > 1:
+            for parameter in self.bare.parameters():
+                torch.distributed.broadcast(parameter.data, 0)
 
     @torch.no_grad()
     def _record(self, train_loss: float | None, val_loss: float | None) -> None:

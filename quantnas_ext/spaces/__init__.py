@@ -15,10 +15,11 @@ from nni.nas.nn.pytorch import ModelSpace  # noqa: E402
 
 from quantnas_ext.spaces.diagram import Stage  # noqa: E402
 from quantnas_ext.spaces.sr_basic import SRBasicSpace  # noqa: E402
+from quantnas_ext.spaces.sr_rfdn import SRRFDNSpace  # noqa: E402
 
-SPACES: dict[str, type[ModelSpace]] = {"sr_basic": SRBasicSpace}
+SPACES: dict[str, type[ModelSpace]] = {"sr_basic": SRBasicSpace, "sr_rfdn": SRRFDNSpace}
 
-__all__ = ["SPACES", "SRBasicSpace", "Stage", "build_space"]
+__all__ = ["SPACES", "SRBasicSpace", "SRRFDNSpace", "Stage", "build_space"]
 
 
 def build_space(name: str, arguments: Mapping[str, Any]) -> ModelSpace:

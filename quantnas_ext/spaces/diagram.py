@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,20 @@ class Stage:
             their outputs are summed.
         identity: whether the stage's input is added too.
         repeat: how many times the stage stands in a row with the same choices.
+        entrance: labels of blocks in a row in front of several branches, which run on its output; the identity adds
+            what comes before it.
+        taps: labels of blocks beside the only branch: each reads the input of the branch's block of the same position,
+            and its output joins the branch's at the end.
     """
 
     title: str
     branches: list[list[str]]
     identity: bool = False
     repeat: int = 1
+    entrance: list[str] = field(default_factory=list)
+    taps: list[str] = field(default_factory=list)
+
+    @property
+    def blocks(self) -> list[str]:
+        """Labels of all its blocks."""
+        return [*self.entrance, *(block for branch in self.branches for block in branch), *self.taps]

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
-from quantnas_ext.errors import InputError
-from quantnas_ext.nn import SharedInput, operation_block, residual
+from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.nn import RepeatedChannels, SharedInput, operation_block, residual
+from quantnas_ext.spaces.arguments import check_count, check_multiple, check_scale
 from quantnas_ext.spaces.diagram import Stage
 
-SCALES = (2, 3, 4)
+BODY_SCALE = 0.2
+"""What variant A of the body cell multiplies its residual branch with."""
 
 
 class BodyCell(nn.Module):
@@ -33,8 +35,32 @@ class BodyCell(nn.Module):
         return self.second(first) + parallel
 
 
+class ScaledBodyCell(nn.Module):
+    """Variant A of the body cell: three blocks in a row plus a parallel block on the first's output, times 0.2.
+
+    Args:
+        first, second, third: the blocks in a row.
+        parallel: the block beside the second and the third.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module, third: nn.Module, parallel: nn.Module) -> None:
+        super().__init__()
+        self.first = first
+        self.fork = SharedInput([second, parallel])
+        self.third = third
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to the same shape."""
+        second, parallel = self.fork(self.first(x))
+        return BODY_SCALE * (self.third(second) + parallel)
+
+
+_BODY_CELLS: dict[str, tuple[type[nn.Module], int]] = {"A": (ScaledBodyCell, 3), "B": (BodyCell, 2)}
+"""Variants of the body cell: class and number of blocks in a row."""
+
+
 class SRBasicSpace(ModelSpace):
-    """Head (2 blocks), body cells, upsampling block with pixel shuffle, tail (2 blocks of 3 channels).
+    """Head, body cells, upsampling block with pixel shuffle, tail of 3 channels on the enlarged image.
 
     A long skip leads around the body, another around the tail; there is no interpolated image path. Every block chooses
     an operation, and every operation a precision. As everywhere in NNI, ``simplify``, ``random``, ``freeze`` and
@@ -45,13 +71,25 @@ class SRBasicSpace(ModelSpace):
         width: channels of head and body (36 in the paper).
         cells: number of body cells.
         share_cells: whether all body cells make the same choices (the paper) or each its own.
+        body_variant: ``"A"``: three blocks in a row and one beside the last two, their sum times 0.2; ``"B"``: two
+            blocks in a row and one beside both. Either with an identity around it.
+        head_blocks: blocks of the head, of which the first makes ``width`` channels. With 0 there is no head, and the
+            colours are repeated to ``width`` channels, which has to be a multiple of 3.
+        tail_blocks: blocks of the tail; with 0 there is no tail.
         adq: whether residual branches (each cell, the whole body, the tail) go through ADQ.
         bits: precisions that every candidate offers: integers, ``"w4a8"`` or pairs; 32 is full precision.
+        first_bits: the one precision of the head's first block; None: as the others.
+        last_bits: the one precision of the last block, which is the tail's last or, without a tail, the upsampling
+            block; None: as the others.
         head, body, skip, upsample, tail: candidate operations of each kind of block.
 
     Raises:
-        InputError: for an impossible scale, width or number of cells, an unknown operation or precision.
+        InputError: for an impossible scale, width or number of cells or blocks, an unknown variant, operation or
+            precision, or ``first_bits`` without a head.
     """
+
+    PINNED_PRECISIONS = ("first_bits", "last_bits")
+    """Arguments that fix a precision outside the search."""
 
     def __init__(
         self,
@@ -66,37 +104,60 @@ class SRBasicSpace(ModelSpace):
         skip: Sequence[str] = ("conv_1x1", "conv_3x3", "conv_5x5"),
         upsample: Sequence[str] = ("conv_5x5_g3", "conv_3x3_g3", "conv_3x3", "conv_5x5"),
         tail: Sequence[str] = ("conv_1x1", "conv_3x3", "conv_5x5", "conv_5x5_g3", "conv_3x3_g3"),
+        body_variant: str = "B",
+        head_blocks: int = 2,
+        tail_blocks: int = 2,
+        first_bits: int | str | Sequence[int] | None = None,
+        last_bits: int | str | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if scale not in SCALES:
-            raise InputError(f"scale {scale!r} is not possible; use one of {', '.join(map(str, SCALES))}")
-        for name, value in (("width", width), ("cells", cells)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} {value!r} of the space is not possible; use a whole number of at least 1")
+        check_scale(scale)
+        for name, value, least in (
+            ("width", width, 1),
+            ("cells", cells, 1),
+            ("head_blocks", head_blocks, 0),
+            ("tail_blocks", tail_blocks, 0),
+        ):
+            check_count(name, value, least=least)
+        if body_variant not in _BODY_CELLS:
+            raise unknown_name("body variant", body_variant, _BODY_CELLS)
+        if first_bits is not None and not head_blocks:
+            raise InputError("first_bits is the precision of the head's first block; use a head_blocks of at least 1")
         self.scale = scale
         self.cells = cells
         self.share_cells = share_cells
+        self.body_row = _BODY_CELLS[body_variant][1]
+        self.head_labels = [f"head_{index}" for index in range(head_blocks)]
+        self.tail_labels = [f"tail_{index}" for index in range(tail_blocks)]
+        pinned = {["upsample_0", *self.tail_labels][-1]: last_bits, "head_0": first_bits}
 
         def block(label: str, operations: Sequence[str], in_channels: int, out_channels: int) -> nn.Module:
-            return operation_block(label, operations, in_channels, out_channels, width=width, bits=bits)
+            only = pinned.get(label)
+            precisions = bits if only is None else [only]
+            return operation_block(label, operations, in_channels, out_channels, width=width, bits=precisions)
 
-        self.head = nn.Sequential(block("head_0", head, 3, width), block("head_1", head, width, width))
+        if self.head_labels:
+            channels = [3] + [width] * (head_blocks - 1)
+            blocks = zip(self.head_labels, channels, strict=True)
+            self.head = nn.Sequential(*(block(label, head, before, width) for label, before in blocks))
+        else:
+            check_multiple(width, 3, "without a head the three colours are repeated to that many channels")
+            self.head = nn.Sequential(RepeatedChannels(width // 3))
         branches = []
         for cell in range(cells):
-            prefix = self._cell_prefix(cell)
-            branches.append(
-                BodyCell(
-                    block(f"{prefix}_0", body, width, width),
-                    block(f"{prefix}_1", body, width, width),
-                    block(f"{prefix}_skip", skip, width, width),
-                )
-            )
+            *row, parallel = self._cell_labels(cell)
+            blocks_in_row = [block(label, body, width, width) for label in row]
+            branches.append(_BODY_CELLS[body_variant][0](*blocks_in_row, block(parallel, skip, width, width)))
         self.body = residual(nn.Sequential(*(residual(branch, width, adq=adq) for branch in branches)), width, adq=adq)
         self.upsample = nn.Sequential(block("upsample_0", upsample, width, 3 * scale**2), nn.PixelShuffle(scale))
-        self.tail = residual(nn.Sequential(block("tail_0", tail, 3, 3), block("tail_1", tail, 3, 3)), 3, adq=adq)
+        self.tail: nn.Module = nn.Identity()
+        if self.tail_labels:
+            self.tail = residual(nn.Sequential(*(block(label, tail, 3, 3) for label in self.tail_labels)), 3, adq=adq)
 
-    def _cell_prefix(self, cell: int) -> str:
-        return "body" if self.share_cells else f"body{cell}"
+    def _cell_labels(self, cell: int) -> list[str]:
+        """Labels of the blocks in a row, then that of the parallel one."""
+        prefix = "body" if self.share_cells else f"body{cell}"
+        return [*(f"{prefix}_{index}" for index in range(self.body_row)), f"{prefix}_skip"]
 
     def forward(self, x: Tensor) -> Tensor:
         """Image ``[N, 3, H, W]``, RGB in [0, 1], to ``[N, 3, scale H, scale W]`` (not clamped)."""
@@ -104,21 +165,15 @@ class SRBasicSpace(ModelSpace):
 
     def diagram(self) -> list[Stage]:
         """The macro-structure, for drawings."""
-        drawn = [0] if self.share_cells else range(self.cells)
-        return [
-            Stage("head", [["head_0", "head_1"]]),
-            *(
-                Stage(
-                    "body cell" if self.share_cells else f"body cell {cell + 1}",
-                    [
-                        [f"{self._cell_prefix(cell)}_0", f"{self._cell_prefix(cell)}_1"],
-                        [f"{self._cell_prefix(cell)}_skip"],
-                    ],
-                    identity=True,
-                    repeat=self.cells if self.share_cells else 1,
-                )
-                for cell in drawn
-            ),
-            Stage("upsample", [["upsample_0"]]),
-            Stage("tail", [["tail_0", "tail_1"]], identity=True),
-        ]
+        stages = [Stage("head", [self.head_labels])] if self.head_labels else []
+        for cell in [0] if self.share_cells else range(self.cells):
+            *row, parallel = self._cell_labels(cell)
+            title = "body cell" if self.share_cells else f"body cell {cell + 1}"
+            # Variant A forks behind its first block, B in front of it.
+            entrance, row = (row[:1], row[1:]) if len(row) == 3 else ([], row)
+            repeat = self.cells if self.share_cells else 1
+            stages.append(Stage(title, [row, [parallel]], identity=True, repeat=repeat, entrance=entrance))
+        stages.append(Stage("upsample", [["upsample_0"]]))
+        if self.tail_labels:
+            stages.append(Stage("tail", [self.tail_labels], identity=True))
+        return stages

@@ -23,13 +23,30 @@ LONG_PARALLEL = [
     Stage("all", [[f"a_{i}" for i in range(17)], [f"b_{i}" for i in range(10)], ["c"]], identity=True),
     Stage("after", [["last"]]),
 ]
-NETWORKS = {"basic": BASIC, "cells": CELLS, "one long branch": ONE_LONG_BRANCH, "long parallel": LONG_PARALLEL}
+FORKED = [
+    Stage("cell", [["body_1", "body_2"], ["skip"]], identity=True, repeat=3, entrance=["body_0"]),
+    Stage("plain", [["a"], ["b", "c", "d"]], entrance=["e", "f"]),
+    Stage("tail", [["tail_0"]], identity=True),
+]
+DISTILLING = [
+    Stage("cell", [[f"body_{i}" for i in range(4)]], identity=True, repeat=4, taps=[f"distil_{i}" for i in range(3)]),
+    Stage("long", [[f"a_{i}" for i in range(12)]], taps=[f"b_{i}" for i in range(12)]),
+    Stage("tail", [["tail_0"]]),
+]
+NETWORKS = {
+    "forked": FORKED,
+    "distilling": DISTILLING,
+    "basic": BASIC,
+    "cells": CELLS,
+    "one long branch": ONE_LONG_BRANCH,
+    "long parallel": LONG_PARALLEL,
+}
 
 every_network = pytest.mark.parametrize("stages", NETWORKS.values(), ids=NETWORKS.keys())
 
 
 def blocks_of(stages):
-    return [block for stage in stages for branch in stage.branches for block in branch]
+    return [block for stage in stages for block in stage.blocks]
 
 
 def choose(stages, seed=0):
@@ -101,8 +118,9 @@ def test_wires_lead_from_the_input_through_every_block_to_the_output(stages):
         assert starts.count((round(box.x + box.width, 6), round(middle, 6))) == 1
     assert starts.count((0.7, round(layout.input[1], 6))) == 1
     assert ends.count(tuple(np.round(layout.output, 6))) == 1
-    joined = [stage for stage in stages if len(stage.branches) > 1 or stage.identity]
-    assert len(layout.sums) == len(layout.forks) == len(joined)
+    joined = [stage for stage in stages if len(stage.branches) > 1 or stage.identity or stage.taps]
+    more = sum(max(0, len(s.taps) - 1) + bool(s.entrance and s.identity) for s in stages)
+    assert len(layout.sums) == len(joined) == len(layout.forks) - more
     assert sum(wire.identity for wire in layout.wires) == sum(stage.identity for stage in stages)
     for wire in layout.wires:
         for (x0, y0), (x1, y1) in zip(wire.points, wire.points[1:], strict=False):
@@ -133,6 +151,19 @@ def test_a_missing_choice_is_named(missing):
 def test_a_branch_without_blocks_is_refused():
     with pytest.raises(InputError, match="without blocks"):
         architecture_figure([Stage("empty", [[]])], {})
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Stage("s", [["a"]], taps=["b", "c"]), "has 2 taps"),
+        (Stage("s", [["a"], ["b"]], taps=["c"]), "has 1 taps"),
+        (Stage("s", [["a"]], entrance=["b"]), "entrance to a single branch"),
+    ],
+)
+def test_a_stage_that_cannot_be_drawn_is_refused(stage, message):
+    with pytest.raises(InputError, match=message):
+        architecture_figure([stage], {})
 
 
 def test_rounding_keeps_the_ends_of_a_wire():

@@ -1,5 +1,6 @@
 """The basic SR space: sizes, NNI's ways of freezing it, errors."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,8 +8,12 @@ import torch
 from nni.nas.space import model_context
 from torch import nn
 
+from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import QuantConv2d
+from quantnas_ext.reporting.drawing import architecture_figure
+from quantnas_ext.search import BitOps, ChoiceTree, ExpectedCost
+from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.spaces import SRBasicSpace, build_space
 
 
@@ -71,8 +76,84 @@ def test_cells_share_their_choices_or_make_their_own_and_never_share_weights() -
     assert len({id(p) for p in weights}) == len(weights)
     assert [stage.repeat for stage in shared.diagram()] == [1, 3, 1, 1] and len(own.diagram()) == 6
     for space in (shared, own):
-        drawn = {label for stage in space.diagram() for branch in stage.branches for label in branch}
+        drawn = {label for stage in space.diagram() for label in stage.blocks}
         assert drawn == {label for label in space.simplify() if "__" not in label}
+
+
+@pytest.mark.parametrize("adq", [True, False])
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_body_cells_compute_what_their_variant_says(variant: str, adq: bool) -> None:
+    blocks = {kind: ["conv_3x3"] for kind in ("head", "body", "skip", "upsample", "tail")}
+    space = SRBasicSpace(scale=2, width=6, cells=1, bits=[32], body_variant=variant, adq=adq, **blocks)
+    cell = space.freeze(sample_of(space)).body.branch[0].eval()
+    x = torch.randn(2, 6, 7, 8)
+    branch = cell.branch
+    entering = cell.norm(x) if adq else x
+    if variant == "A":
+        second, parallel = branch.fork.blocks
+        first = branch.first(entering)
+        expected = 0.2 * (branch.third(second(first)) + parallel(first))
+    else:
+        first, parallel = branch.entrance.blocks
+        expected = branch.second(first(entering)) + parallel(entering)
+    if adq:
+        expected = expected * 1.5 * x.std(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(cell(x), expected + x)
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+@pytest.mark.parametrize(("head_blocks", "tail_blocks"), [(0, 0), (1, 0), (0, 1), (3, 4)])
+def test_head_and_tail_have_any_length(variant: str, head_blocks: int, tail_blocks: int) -> None:
+    space = SRBasicSpace(
+        scale=3, width=6, cells=1, body_variant=variant, head_blocks=head_blocks, tail_blocks=tail_blocks
+    )
+    roots = {label for label in space.simplify() if "__" not in label}
+    body = {f"body_{index}" for index in range(3 if variant == "A" else 2)} | {"body_skip", "upsample_0"}
+    outer = {f"head_{index}" for index in range(head_blocks)} | {f"tail_{index}" for index in range(tail_blocks)}
+    assert roots == body | outer
+    assert sorted(label for stage in space.diagram() for label in stage.blocks) == sorted(roots)
+    network = space.freeze(sample_of(space))
+    assert network(torch.rand(1, 3, 6, 7)).shape == (1, 3, 18, 21)
+    if not head_blocks:
+        x = torch.rand(1, 3, 4, 4)
+        assert torch.equal(network.head(x), torch.cat([x, x], 1))
+    if not tail_blocks:
+        x = torch.rand(1, 3, 4, 4)
+        assert torch.equal(network.tail(x), x)
+
+
+@pytest.mark.parametrize(("tail_blocks", "last"), [(2, "tail_1"), (0, "upsample_0")])
+def test_the_first_and_the_last_block_can_have_a_precision_of_their_own(tail_blocks: int, last: str) -> None:
+    space = SRBasicSpace(scale=2, width=6, bits=[4, 8], first_bits="w8a16", last_bits=6, tail_blocks=tail_blocks)
+    for label, choice in space.simplify().items():
+        if label.endswith("__bits"):
+            expected = {"head_0": ("w8a16",), last: (6,)}.get(label.split("__")[0], (4, 8))
+            assert tuple(choice.values) == expected, label
+
+
+def test_skip_connect_is_searched_frozen_and_costed_like_any_candidate_but_has_no_precision() -> None:
+    arguments: dict[str, Any] = {"scale": 2, "width": 6, "cells": 1, "skip": ["skip_connect", "conv_1x1"]}
+    space = SRBasicSpace(**arguments)
+    tree = {choice.label: choice for choice in ChoiceTree.of(space)}
+    assert "body_skip__conv_1x1__bits" in tree and "body_skip__skip_connect__bits" not in tree
+    cost = BitOps((1, 3, 8, 8))
+    distribution = ArchitectureDistribution(ChoiceTree.of(space))
+    for logits in distribution.parameters():
+        logits.data.zero_()
+    roots = [root.label for root in ChoiceTree.of(space).roots()]
+    entropies = dict(zip(roots, distribution.block_entropies(), strict=True))
+    # p = (1/2, 1/2 * (1/2, 1/2)): the identity is one candidate, the convolution one for each of its two precisions.
+    assert float(entropies["body_skip"].detach()) == pytest.approx(1.5 * math.log(2))
+    sample = {**distribution.most_likely(), "body_skip": "skip_connect"}
+    sample.pop("body_skip__conv_1x1__bits", None)
+    architecture = Architecture.of("sr_basic", arguments, sample)
+    network = space.freeze(sample)
+    assert isinstance(network.body.branch[0].branch.entrance.blocks[1], nn.Identity)
+    architecture.build().load_state_dict(network.state_dict(), strict=True)
+    assert ExpectedCost(cost, space, distribution).of(sample) == cost.of_network(network)
+    assert architecture.with_precision(32).choices["body_skip"] == "skip_connect"
+    drawn = architecture_figure(space.diagram(), sample).axes[0].texts
+    assert "skip_connect" in {text.get_text() for text in drawn}
 
 
 def test_there_is_no_interpolated_image_path() -> None:
@@ -92,6 +173,15 @@ def test_there_is_no_interpolated_image_path() -> None:
         ({"width": 0}, "width 0"),
         ({"width": 8}, "multiple of 3"),
         ({"cells": 1.5}, "cells 1.5"),
+        ({"scale": True}, "scale True"),
+        ({"body_variant": "C"}, "unknown body variant 'C'.*A, B"),
+        ({"head_blocks": -1}, "head_blocks -1 .* at least 0"),
+        ({"tail_blocks": None}, "tail_blocks None"),
+        ({"head_blocks": 0, "width": 20}, "width 20 .* multiple of 3, for example 18 or 21"),
+        ({"head_blocks": 0, "first_bits": 8}, "head_blocks of at least 1"),
+        ({"first_bits": 1}, "1 bits"),
+        ({"body": ["decenc_3x3_8"]}, "'decenc_3x3_8' of block 'body_0'"),
+        ({"tail": ["decrease_1x1"]}, "3 channels cannot be halved"),
         ({"bits": [1]}, "1 bits"),
         ({"bits": []}, "empty"),
         ({"body": ["conv_3x4"]}, "did you mean 'conv_3x3'"),

@@ -1,0 +1,203 @@
+"""The candidate operations of the SR spaces, registered by name.
+
+An operation maps ``[N, in_channels, H, W]`` to ``[N, out_channels, H, W]``. Every convolution in it is a ReLU followed
+by a quantized convolution without bias that pads to the same size, with unsigned activations; one precision covers all
+of them. The candidates are those of Shvetsov et al., "QuantNAS for Super Resolution", IEEE Access 12 (2024).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantnas_ext.errors import InputError
+from quantnas_ext.nn.mutable_layers import MutableQuantConv2d
+from quantnas_ext.nn.operations import OperationBuilder, register_operation
+
+
+def relu_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int],
+    *,
+    bits: Any,
+    groups: int = 1,
+    dilation: int = 1,
+) -> list[nn.Module]:
+    """A ReLU and the quantized convolution behind it, stride 1, "same" padding, no bias.
+
+    Raises:
+        InputError: when ``groups`` does not divide both numbers of channels.
+    """
+    if in_channels % groups or out_channels % groups:
+        raise InputError(
+            f"a convolution from {in_channels} to {out_channels} channels cannot have {groups} groups; "
+            f"choose a width that is a multiple of {groups} or another operation"
+        )
+    padding = (dilation * (kernel_size[0] - 1) // 2, dilation * (kernel_size[1] - 1) // 2)
+    convolution = MutableQuantConv2d(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=kernel_size,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=False,
+        bits=bits,
+        signed=False,
+    )
+    return [nn.ReLU(), convolution]
+
+
+class RepeatedChannels(nn.Module):
+    """The input several times along its channels: ``[N, C, H, W]`` to ``[N, times C, H, W]``.
+
+    Args:
+        times: how often.
+    """
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(x, x, ...)`` along the channels."""
+        return torch.cat([x] * self.times, dim=1)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows of it."""
+        return f"{self.times}"
+
+
+def _skip_connect(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+    """The input itself; nothing in it is quantized, so it has no precision."""
+    if in_channels != out_channels:
+        raise InputError(
+            f"an identity cannot lead from {in_channels} to {out_channels} channels; "
+            "choose another operation where the number of channels changes"
+        )
+    return nn.Identity()
+
+
+def _convolution(size: int, groups: int = 1, dilation: int = 1) -> OperationBuilder:
+    """One k x k convolution."""
+
+    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        layers = relu_conv(in_channels, out_channels, (size, size), bits=bits, groups=groups, dilation=dilation)
+        return nn.Sequential(*layers)
+
+    return build
+
+
+def _depthwise(size: int) -> OperationBuilder:
+    """One k x k convolution with a group for every input channel."""
+
+    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        if out_channels % in_channels:
+            raise InputError(
+                f"a depthwise convolution cannot lead from {in_channels} to {out_channels} channels; "
+                f"choose another operation where the output is no multiple of {in_channels} channels"
+            )
+        return nn.Sequential(*relu_conv(in_channels, out_channels, (size, size), bits=bits, groups=in_channels))
+
+    return build
+
+
+def _factorised(size: int) -> OperationBuilder:
+    """k x 1 to the space's width, then 1 x k."""
+
+    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        return nn.Sequential(
+            *relu_conv(in_channels, width, (size, 1), bits=bits), *relu_conv(width, out_channels, (1, size), bits=bits)
+        )
+
+    return build
+
+
+def _depthwise_separable(size: int) -> OperationBuilder:
+    """k x k depthwise, then pointwise."""
+
+    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        return nn.Sequential(
+            *relu_conv(in_channels, in_channels, (size, size), bits=bits, groups=in_channels),
+            *relu_conv(in_channels, out_channels, (1, 1), bits=bits),
+        )
+
+    return build
+
+
+def _growth(size: int, rate: int) -> OperationBuilder:
+    """k x k to ``rate`` times the space's width, then k x k."""
+
+    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        return nn.Sequential(
+            *relu_conv(in_channels, rate * width, (size, size), bits=bits),
+            *relu_conv(rate * width, out_channels, (size, size), bits=bits),
+        )
+
+    return build
+
+
+def _bottleneck(size: int, reduction: int, groups: int = 1) -> OperationBuilder:
+    """Three k x k convolutions with the space's width over ``reduction`` between them, all in ``groups`` groups."""
+
+    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        if width % reduction:
+            raise InputError(
+                f"a width of {width} channels cannot be divided by {reduction}; "
+                f"choose a width that is a multiple of {reduction * groups} or another operation"
+            )
+        channels = [in_channels, width // reduction, width // reduction, out_channels]
+        layers: list[nn.Module] = []
+        for before, after in zip(channels, channels[1:], strict=False):
+            layers += relu_conv(before, after, (size, size), bits=bits, groups=groups)
+        return nn.Sequential(*layers)
+
+    return build
+
+
+def _increase(size: int) -> OperationBuilder:
+    """The input twice along its channels, then one k x k convolution."""
+
+    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        return nn.Sequential(RepeatedChannels(2), *relu_conv(2 * in_channels, out_channels, (size, size), bits=bits))
+
+    return build
+
+
+def _decrease(size: int) -> OperationBuilder:
+    """One k x k convolution to half the channels, then its output twice along the channels."""
+
+    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        if out_channels % 2:
+            raise InputError(
+                f"an output of {out_channels} channels cannot be halved; choose an even number of channels "
+                "or another operation"
+            )
+        return nn.Sequential(*relu_conv(in_channels, out_channels // 2, (size, size), bits=bits), RepeatedChannels(2))
+
+    return build
+
+
+register_operation("skip_connect", quantized=False)(_skip_connect)
+for _size in (1, 3, 5):
+    _kernel = f"{_size}x{_size}"
+    register_operation(f"conv_{_kernel}")(_convolution(_size))
+    for _groups in (2, 3):
+        register_operation(f"conv_{_kernel}_g{_groups}")(_convolution(_size, _groups))
+    register_operation(f"conv_{_kernel}_dw")(_depthwise(_size))
+    for _rate in (1, 2):
+        register_operation(f"growth{_rate}_{_kernel}")(_growth(_size, _rate))
+    register_operation(f"increase_{_kernel}")(_increase(_size))
+    register_operation(f"decrease_{_kernel}")(_decrease(_size))
+for _size in (3, 5):
+    _kernel = f"{_size}x{_size}"
+    register_operation(f"fac_{_kernel}")(_factorised(_size))
+    register_operation(f"dws_{_kernel}")(_depthwise_separable(_size))
+    for _reduction in (2, 4, 8):
+        register_operation(f"decenc_{_kernel}_{_reduction}")(_bottleneck(_size, _reduction))
+        register_operation(f"decenc_{_kernel}_{_reduction}_g3")(_bottleneck(_size, _reduction, groups=3))
+register_operation("conv_3x3_d2")(_convolution(3, dilation=2))
+register_operation("conv_3x3_g3_d2")(_convolution(3, groups=3, dilation=2))
