@@ -57,12 +57,13 @@ def lsq_quantize(x: Tensor, step: Tensor, bits: int, *, signed: bool, elements: 
             2.2 of the paper). ``None`` means ``x.numel() / step.numel()``.
 
     Returns:
-        ``round(clamp(x / step, Qn, Qp)) * step``, float32, shape of ``x``. Gradients to ``step`` follow equation 3,
-        gradients to ``x`` equation 5 (nothing flows to clipped values).
+        ``round(clamp(x / step, Qn, Qp)) * step``, shape and dtype of ``x``, computed in float32 at least. Gradients to
+        ``step`` follow equation 3, gradients to ``x`` equation 5 (nothing flows to clipped values).
     """
     low, high = integer_range(bits, signed=signed)
     elements = elements or x.numel() // step.numel()
-    return _LSQ.apply(x.float(), step.float(), low, high, 1.0 / math.sqrt(high * elements))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return _LSQ.apply(x.to(dtype), step.to(dtype), low, high, 1.0 / math.sqrt(high * elements)).to(x.dtype)
 
 
 def initial_step(x: Tensor, bits: int, *, signed: bool, per_channel: bool = False) -> Tensor:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, shown
 
 FULL_PRECISION_BITS = 32
-_MIXED = re.compile(r"w(\d+)a(\d+)")
+_MIXED = re.compile(r"w([0-9]{1,2})a([0-9]{1,2})")
+_PLAIN = re.compile(r"[0-9]{1,2}")
 
 
 @dataclass(frozen=True, order=True)
@@ -35,7 +36,7 @@ class Precision:
                 or not (2 <= bits <= 16 or bits == FULL_PRECISION_BITS)
             ):
                 raise InputError(
-                    f"{bits!r} bits for {role} are not possible; use 2 to 16 bits, or 32 for full precision"
+                    f"{shown(bits)} bits for {role} are not possible; use 2 to 16 bits, or 32 for full precision"
                 )
 
     @classmethod
@@ -54,13 +55,15 @@ class Precision:
         if isinstance(value, int):
             return cls(value, value)
         if isinstance(value, str):
-            if value.isdecimal():
+            if _PLAIN.fullmatch(value):
                 return cls(int(value), int(value))
             if match := _MIXED.fullmatch(value):
                 return cls(int(match[1]), int(match[2]))
         elif isinstance(value, Sequence) and len(value) == 2 and all(isinstance(bits, int) for bits in value):
             return cls(*value)
-        raise InputError(f"{value!r} is not a precision; write 8, 'w4a8' (4-bit weights, 8-bit activations) or [4, 8]")
+        raise InputError(
+            f"{shown(value)} is not a precision; write 8, 'w4a8' (4-bit weights, 8-bit activations) or [4, 8]"
+        )
 
     def __str__(self) -> str:
         if self.weight_bits == self.activation_bits:

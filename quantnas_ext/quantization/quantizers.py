@@ -6,12 +6,15 @@ by a fraction of itself. (Stored as they are and trained by Adam at 1e-3, many s
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext.quantization.lsq import initial_step, lsq_quantize
+from quantnas_ext.quantization.lsq import initial_step, integer_range, lsq_quantize
+
+_SMALLEST_LOG_STEP = math.log(1e-12)
 
 
 class LSQWeightQuantizer(nn.Module):
@@ -30,12 +33,20 @@ class LSQWeightQuantizer(nn.Module):
     @property
     def step(self) -> Tensor:
         """The steps, ``[C_out, 1, ...]``, positive, in units of the weight."""
-        return self.log_step.exp()
+        return self.log_step.clamp_min(_SMALLEST_LOG_STEP).exp()
 
     @torch.no_grad()
     def reset(self, weight: Tensor) -> None:
-        """Start the steps anew from ``weight`` (least squared error in each channel)."""
-        self.log_step.copy_(initial_step(weight, self.bits, signed=True, per_channel=True).log())
+        """Start the steps anew from ``weight`` (least squared error in each channel).
+
+        A channel of zeros, which has no error to go by, takes the mean of the other channels' steps, or where all are
+        zero a step for weights of the size that torch starts layers with, ``1 / sqrt(fan in)``.
+        """
+        step = initial_step(weight, self.bits, signed=True, per_channel=True)
+        zero = weight.flatten(1).abs().amax(dim=1).eq(0).reshape(step.shape)
+        usual = 1.0 / math.sqrt(weight[0].numel()) / integer_range(self.bits, signed=True)[1]
+        fallback = step[~zero].mean() if not zero.all() else step.new_tensor(usual)
+        self.log_step.copy_(torch.where(zero, fallback, step).log())
 
     def forward(self, weight: Tensor) -> Tensor:
         """Fake-quantized ``weight``, same shape."""
@@ -47,7 +58,10 @@ class LSQWeightQuantizer(nn.Module):
 
 
 class LSQActivationQuantizer(nn.Module):
-    """LSQ with one learned step for the tensor, started from the first batch it sees.
+    """LSQ with one learned step for the tensor, started from the first batch it sees in training mode.
+
+    Until then every batch is quantized with a start of its own, so that a look at an untrained network leaves no trace
+    in it. A batch of zeros starts nothing.
 
     Args:
         bits: width of the integers, 2 to 16.
@@ -70,7 +84,7 @@ class LSQActivationQuantizer(nn.Module):
     @property
     def step(self) -> Tensor:
         """The step, a positive scalar in units of the activation."""
-        return self.log_step.exp()
+        return self.log_step.clamp_min(_SMALLEST_LOG_STEP).exp()
 
     def reset(self) -> None:
         """Forget the step; the next batch starts it anew."""
@@ -82,15 +96,20 @@ class LSQActivationQuantizer(nn.Module):
         self._started = bool(self.started)
 
     @torch.no_grad()
-    def _start(self, x: Tensor) -> None:
-        self.log_step.copy_(initial_step(x, self.bits, signed=self.signed).log())
+    def _start(self, step: Tensor) -> None:
+        self.log_step.copy_(step.log())
         self.started.fill_(True)
         self._started = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantized ``x`` (``[N, ...]``), same shape; the gradient scale counts the elements of one sample."""
         if not self._started:
-            self._start(x)
+            if not x.any():
+                return x
+            step = initial_step(x, self.bits, signed=self.signed)
+            if not self.training:
+                return lsq_quantize(x, step, self.bits, signed=self.signed)
+            self._start(step)
         return lsq_quantize(x, self.step, self.bits, signed=self.signed, elements=max(1, x[0].numel()))
 
     def extra_repr(self) -> str:

@@ -25,6 +25,7 @@ from quantnas_ext.search.lightning import architecture_optimizer
 from quantnas_ext.search.objective import Penalty, SearchObjective, entropy_weight
 from quantnas_ext.search.relaxation import draw_generator
 from quantnas_ext.search.sampling import EpochSampler
+from quantnas_ext.search.supernet import MixedQuantLayer
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class BilevelSearch:
         self.bare = model
         if plan.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        weights = [parameter for parameter in model.parameters() if id(parameter) not in ignored]
-        optimizer = optim.Adam(weights, plan.learning_rate, weight_decay=plan.weight_decay)
+        self.weights = [parameter for parameter in model.parameters() if id(parameter) not in ignored]
+        optimizer = optim.Adam(self.weights, plan.learning_rate, weight_decay=plan.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         total = plan.epochs * plan.steps_per_epoch
         self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total)
@@ -206,6 +207,7 @@ class BilevelSearch:
         for parameter, gradient in zip(logits, gradients, strict=True):
             parameter.grad = None if gradient is None else reduce(gradient, "mean")
         self.arch_optimizer.step()
+        self.arch_optimizer.zero_grad()
         epochs = self.plan.epochs - self.settings.warmup_epochs
         self.objective.update(1 / (epochs * self.plan.steps_per_epoch))
         return task_loss.detach()
@@ -228,7 +230,7 @@ class BilevelSearch:
         if self.progress.step == 0:  # before the optimizer sees weights that differ
             self._spread_steps()
         if self.settings.gradient_clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+            self.accelerator.clip_grad_norm_(self.weights, self.settings.gradient_clip)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
@@ -302,6 +304,11 @@ class BilevelSearch:
             "processes": self.accelerator.num_processes,
             "seed": plan.seed,
             "learning_rate": plan.learning_rate,
+            "weight_decay": plan.weight_decay,
+            "gradient_clip": self.settings.gradient_clip,
+            "mixed_precision": self.accelerator.mixed_precision,
+            "noise": sorted({str(m.noise) for m in self.bare.modules() if isinstance(m, MixedQuantLayer)}),
+            "shapes": {name: list(tensor.shape) for name, tensor in self.bare.state_dict().items()},
             "architecture_learning_rate": self.settings.architecture_learning_rate,
             "warmup_epochs": self.settings.warmup_epochs,
             "entropy": self.objective.entropy,

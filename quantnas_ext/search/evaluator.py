@@ -8,6 +8,7 @@ from typing import Any
 
 import nni
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from nni.nas.evaluator import Evaluator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -129,6 +130,7 @@ class AccelerateEvaluator(Evaluator):
         if self._settings is None:
             raise InputError("AccelerateEvaluator searches; use it with the QuantNAS strategy")
         process_state()
+        AcceleratorState._reset_state()  # an earlier search of this process may have had another precision
         accelerator = Accelerator(mixed_precision=self.mixed_precision)
         result = BilevelSearch(self.plan, self._settings, accelerator, model).run()
         if nni.get_current_parameter() is not None:

@@ -9,6 +9,7 @@ from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import nn, optim
 
+from quantnas_ext.errors import InputError
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.relaxation import draw_generator
@@ -80,6 +81,20 @@ class QuantNASLightningModule(DartsLightningModule):
         """The draw of a phase (0: architecture, 1: weights) of a step, the same on all processes."""
         step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         return self.distribution.draw(progress, draw_generator(self._seed, step, phase))
+
+    def on_fit_start(self) -> Any:
+        """Refuse trainers whose length is unknown before the first step: the schedules depend on it.
+
+        Raises:
+            InputError: without a number of epochs above the warm-up's, or with data of unknown length.
+        """
+        epochs = self.trainer.max_epochs or -1
+        if epochs <= self.warmup_epochs:
+            raise InputError(
+                f"a trainer with max_epochs={epochs} leaves no epoch after a warm-up of {self.warmup_epochs}; "
+                "set max_epochs to more than that"
+            )
+        return super().on_fit_start()
 
     def on_train_epoch_start(self) -> Any:
         """As the evaluator's module has it; NNI's freezing of logits for the warm-up is not needed here."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.oneshot.pytorch.strategy import DARTS, MutationHook, OneShotStrategy
+from nni.nas.oneshot.pytorch.strategy import DARTS, MutationHook, OneShotStrategy, is_supernet
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
@@ -121,6 +121,8 @@ class QuantNAS(DARTS):
         """
         if not isinstance(model, ModelSpace):
             raise InputError(f"QuantNAS searches an nni.nas.nn.pytorch.ModelSpace, not a {type(model).__name__}")
+        if is_supernet(model):
+            raise InputError(f"this {type(model).__name__} is a supernet already; give each search a new model space")
         distribution = ArchitectureDistribution(ChoiceTree.of(model), self.relaxation)
         self._searched = (
             distribution,

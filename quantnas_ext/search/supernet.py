@@ -114,7 +114,7 @@ class MixedLayerChoice(SupernetModule, LayerChoice):
         cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
     ) -> MixedLayerChoice | None:
         """NNI mutation hook."""
-        if isinstance(module, LayerChoice) and type(module) in (LayerChoice, ChoiceBlock):
+        if isinstance(module, LayerChoice) and (isinstance(module, ChoiceBlock) or type(module) is LayerChoice):
             return cls(module.candidates, module.label, mutate_kwargs["distribution"])
         return None
 
@@ -160,7 +160,7 @@ class MixedQuantLayer(SupernetModule):
         cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
     ) -> MixedQuantLayer | None:
         """NNI mutation hook."""
-        if type(module) is not cls.mutable or searched_precision(module) is None:
+        if not isinstance(module, cls.mutable):
             return None
         arguments = cast(ParametrizedModule, module).trace_kwargs
         others = [key for key, value in arguments.items() if key != "bits" and isinstance(value, Mutable)]
@@ -169,6 +169,8 @@ class MixedQuantLayer(SupernetModule):
                 f"layer {name!r} searches its {', '.join(others)}; only bits can be searched in a quantized layer: "
                 "write the alternatives as candidates of a LayerChoice"
             )
+        if searched_precision(module) is None:
+            return None
         return cls(module, mutate_kwargs["distribution"], mutate_kwargs["noise"])
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:

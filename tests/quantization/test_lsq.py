@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from quantnas_ext.quantization import (
+    LSQActivationQuantizer,
     QuantConv2d,
     QuantLinear,
     initial_step,
@@ -94,8 +95,8 @@ def test_steps_stay_positive_under_an_optimizer_that_pushes_them_down() -> None:
         optimizer.zero_grad()
         sum(p.sum() for p in steps).backward()
         optimizer.step()
-    assert layer.weight_quantizer.step.min() >= 0 and layer.activation_quantizer.step >= 0
-    assert torch.isfinite(layer.weight_quantizer.log_step).all()
+    assert layer.weight_quantizer.step.min() > 0 and layer.activation_quantizer.step > 0
+    assert torch.isfinite(layer(torch.rand(1, 2, 5, 5))).all()
 
 
 @pytest.mark.parametrize("layer", [QuantConv2d(3, 4, 3, bits="w4a8"), QuantLinear(3, 4, bits=2)])
@@ -115,6 +116,57 @@ def test_full_precision_layers_have_no_quantizer_and_equal_the_plain_layer() -> 
     assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
     x = torch.randn(2, 3, 6, 6)
     torch.testing.assert_close(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias), rtol=0, atol=0)
+
+
+def test_gradient_of_an_activation_step_counts_the_elements_of_one_sample() -> None:
+    """With the whole batch counted, a batch of copies would give another gradient than its mean loss does."""
+    quantizer = LSQActivationQuantizer(4, signed=False)
+    sample = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    quantizer(sample)
+    gradients = []
+    for copies in (1, 4):
+        quantizer.log_step.grad = None
+        quantizer(sample.repeat(copies, 1, 1, 1)).sum().backward()
+        gradients.append(quantizer.log_step.grad / copies)
+    torch.testing.assert_close(gradients[0], gradients[1])
+    step = quantizer.step.item()
+    total = sum(equation_3(value, step, 0, 15) for value in sample.flatten().tolist()) / (15 * 75) ** 0.5
+    assert gradients[0].item() == pytest.approx(total * step, rel=1e-4)
+
+
+def test_zeros_start_no_activation_step_and_leave_weights_trainable() -> None:
+    layer = QuantConv2d(2, 3, 1, bits=4, bias=False)
+    layer(torch.zeros(1, 2, 4, 4))
+    assert not layer.activation_quantizer.started
+    layer(torch.rand(1, 2, 4, 4))
+    assert layer.activation_quantizer.started
+    with torch.no_grad():
+        layer.weight[1].zero_()
+    reset_steps(layer)
+    steps = layer.weight_quantizer.step.flatten()
+    assert steps[1].item() == pytest.approx((steps[0] + steps[2]).item() / 2, rel=1e-5)
+    torch.nn.init.zeros_(layer.weight)
+    reset_steps(layer)
+    assert (layer.weight_quantizer.step > 1e-3).all()
+
+
+def test_looking_at_an_untrained_network_leaves_no_trace_in_it() -> None:
+    layer = QuantConv2d(2, 3, 3, bits=4).eval()
+    state = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    dark, bright = 0.01 * torch.rand(1, 2, 6, 6), torch.rand(1, 2, 6, 6)
+    alone = layer(bright)
+    layer(dark)
+    torch.testing.assert_close(layer(bright), alone, rtol=0, atol=0)
+    assert all(torch.equal(state[name], tensor) for name, tensor in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bits", [4, "w4a32"])
+def test_layers_work_in_the_dtype_they_are_converted_to(dtype: torch.dtype, bits: int | str) -> None:
+    layer = QuantConv2d(2, 3, 3, bits=bits).to(dtype)
+    output = layer(torch.rand(2, 2, 6, 6, dtype=dtype))
+    assert output.dtype == dtype
+    output.sum().backward()
 
 
 def test_bias_sits_on_the_grid_of_an_integer_accumulator() -> None:

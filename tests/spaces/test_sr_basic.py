@@ -197,3 +197,36 @@ def test_bad_arguments_are_named_with_what_would_be_right(arguments: dict[str, A
 def test_an_unknown_space_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match="did you mean 'sr_basic'"):
         build_space("sr_basik", {})
+
+
+def test_the_forward_pass_is_that_of_the_definition() -> None:
+    torch.manual_seed(0)
+    space = SRBasicSpace(
+        scale=2,
+        width=6,
+        cells=2,
+        adq=False,
+        bits=[32],
+        head=["conv_3x3"],
+        body=["fac_3x3", "conv_5x5"],
+        skip=["conv_1x1"],
+        upsample=["conv_3x3"],
+        tail=["conv_5x5"],
+    )
+    sample = {label: choice.values[0] for label, choice in space.simplify().items()}
+    network = space.freeze({**sample, "body_1": "conv_5x5"})
+    weights = [module.weight for module in network.modules() if isinstance(module, QuantConv2d)]
+    assert len(weights) == 2 + 2 * 4 + 1 + 2
+
+    def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x.relu(), weight, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
+
+    x = torch.randn(2, 3, 7, 9)
+    features = convolve(convolve(x, weights[0]), weights[1])
+    y = features
+    for cell in range(2):
+        column, row, parallel, second = weights[2 + 4 * cell : 6 + 4 * cell]
+        y = y + convolve(convolve(convolve(y, column), row), second) + convolve(y, parallel)
+    large = nn.functional.pixel_shuffle(convolve(y + features, weights[10]), 2)
+    expected = large + convolve(convolve(large, weights[11]), weights[12])
+    torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
