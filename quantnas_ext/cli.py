@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, printable
 
 __all__ = ["new_run_folder", "run"]
 
@@ -17,8 +17,8 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     """Run a recipe's `main` on the command line's arguments and leave the process.
 
     Exit codes: 0 when `main` returns; 2 for an `InputError`, whose sentence goes to standard error without a traceback
-    (argparse ends with 2 as well); 130 when the user interrupts. Any other exception is a fault of the program and
-    keeps its traceback.
+    (argparse ends with 2 as well); 1 for a `FloatingPointError`, which says that the numbers of a run diverged, in the
+    same way; 130 when the user interrupts. Any other exception is a fault of the program and keeps its traceback.
 
     Args:
         main: Takes the arguments after the program's name.
@@ -26,8 +26,11 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     try:
         main(sys.argv[1:])
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: stopped before the end, results so far are incomplete", file=sys.stderr)
         sys.exit(130)
@@ -51,17 +54,22 @@ def new_run_folder(path: str | Path, *, resume: bool = False) -> Path:
             folder, or cannot be written to.
     """
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
+    try:
+        in_the_way = folder.exists() and not folder.is_dir()
+        filled = folder.is_dir() and any(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"run folder '{folder}' cannot be used ({error.strerror}); name another folder") from error
+    if in_the_way:
         raise InputError(f"run folder '{folder}' is a file; name another folder")
-    filled = folder.is_dir() and any(folder.iterdir())
     if resume and not filled:
         raise InputError(f"run folder '{folder}' holds nothing to resume; name the folder of an earlier run")
     if filled and not resume:
         raise InputError(f"run folder '{folder}' already holds a run; name another folder or delete this one first")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"run folder '{folder}' cannot be made ({error.strerror}); name another folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", error)
+        raise InputError(f"run folder '{folder}' cannot be made ({reason}); name another folder") from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"run folder '{folder}' cannot be written to; name another folder")
     return folder

@@ -39,7 +39,7 @@ class SpaceConfig:
 
     Attributes:
         name: The space's name.
-        arguments: What the space is built with, such as `scale` and `channels`; the space itself checks them.
+        arguments: What the space is built with, such as `scale` and `width`; the space itself checks them.
     """
 
     name: str = "sr_basic"
@@ -242,7 +242,11 @@ def _find(path_or_name: str | Path) -> Path:
         if path.name not in shipped:
             raise unknown_name("configuration", path.name, shipped)
         return shipped[path.name]
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
         names = ", ".join(shipped)
         raise InputError(f"configuration '{path}' is not a file; name a YAML file, or one of those that ship: {names}")
     return path

@@ -1,11 +1,17 @@
-"""The one exception that stands for bad input, and the sentence for a name that nobody knows."""
+"""The one exception that stands for bad input, and how its sentences show what a user gave."""
 
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "unknown_name"]
+__all__ = ["InputError", "printable", "shown", "unknown_name"]
+
+_LONGEST_TEXT = 100  # characters of a value in a message
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST_TEXT
 
 
 class InputError(ValueError):
@@ -15,6 +21,22 @@ class InputError(ValueError):
     that sentence alone and exit with code 2 (`quantnas_ext.cli.run`), so it is raised before any long work begins and
     before anything is written.
     """
+
+
+def printable(text: str) -> str:
+    """A text in which line breaks, terminal escapes and the like are written out, as in `\\n` and `\\x1b`."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a message: its `repr`, shortened where it is long, always on one line."""
+    try:
+        return printable(_SHORT.repr(value))
+    except ValueError:  # Python writes out no whole number of more than some thousand digits
+        return f"a value of type {type(value).__name__} that is too long to show"
 
 
 def unknown_name(kind: str, name: object, known: Iterable[object]) -> InputError:
@@ -27,11 +49,15 @@ def unknown_name(kind: str, name: object, known: Iterable[object]) -> InputError
 
     Returns:
         An `InputError` to raise: `unknown operation 'conv3x3'; did you mean 'conv_3x3'? Known: conv_1x1, conv_3x3`.
-        Without a near name the question is left out.
+        Without a near name the question is left out. Long names are shortened, and what is not printable in them is
+        written out.
     """
     names = [str(candidate) for candidate in known]
     by_lower_case = {candidate.lower(): candidate for candidate in names}
-    near = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.6)
+    text = name if isinstance(name, str) else shown(name)
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[: _LONGEST_TEXT - 20]}...{text[-17:]}"
+    near = difflib.get_close_matches(text.lower(), by_lower_case, n=1, cutoff=0.6)
     question = f"did you mean '{by_lower_case[near[0]]}'? " if near else ""
     listing = f"Known: {', '.join(names)}" if names else "None are known here"
-    return InputError(f"unknown {kind} '{name}'; {question}{listing}")
+    return InputError(f"unknown {kind} '{printable(text)}'; {question}{listing}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import reprlib
 import types
 import typing
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.errors import InputError, printable, shown, unknown_name
 
 __all__ = ["build", "keys", "number", "read_yaml"]
 
@@ -69,28 +68,43 @@ def read_yaml(text: str) -> Any:
     """The plain values in a YAML text; no tag can make it run code.
 
     Raises:
-        InputError: It is not YAML, or says one key twice (plain YAML would silently keep the last).
+        InputError: It is not YAML, says one key twice (plain YAML would silently keep the last), has a list or mapping
+            for a key, or an alias (with which a short text can stand for an endless value).
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise InputError(f"not valid YAML ({line}{error.problem})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"not valid YAML ({reason})") from error
+        raise InputError(f"not valid YAML ({line}{printable(str(error.problem)[:200])})") from error
+    # PyYAML lets plain exceptions out where a text does not fit its tag, as in "!!bool maybe".
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"not valid YAML ({printable(reason[:200])})") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader that refuses a key written twice in one mapping."""
+    """PyYAML's safe loader that refuses aliases, and a key written twice in one mapping."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node of a document; an alias is none."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()
+            raise yaml.composer.ComposerError(
+                None, None, f"the alias '*{event.anchor}' has to be written out", event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a YAML node, each of whose keys has been seen once."""
+        if isinstance(node, yaml.MappingNode):
+            self.flatten_mapping(node)
         seen = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain name", key.start_mark)
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is written twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -119,7 +133,7 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
         values = {}
     if not isinstance(values, dict):
         place = f"'{prefix.rstrip('.')}'" if prefix else "the whole"
-        raise InputError(f"{place} must be a mapping of keys to values, not {reprlib.repr(values)}")
+        raise InputError(f"{place} must be a mapping of keys to values, not {shown(values)}")
     hints = typing.get_type_hints(schema)
     unknown = [key for key in values if key not in hints]
     if unknown:
@@ -130,7 +144,7 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
         arguments[name] = checked = _convert(value, hints[name], prefix + name)
         limits = ranges[name]
         if limits is not None and checked is not None and checked not in limits:
-            raise InputError(f"'{prefix}{name}' must be {limits}, not {checked}")
+            raise InputError(f"'{prefix}{name}' must be {limits}, not {shown(checked)}")
     return schema(**arguments)
 
 
@@ -155,9 +169,9 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             except InputError:
                 continue
     converted = _finite(value) if hint is float else value
-    if type(converted) is hint:  # not isinstance: true is no whole number
+    if type(converted) is hint and not _is_huge(converted):  # not isinstance: true is no whole number
         return converted
-    raise InputError(f"'{key}' must be {_description(hint)}, not {reprlib.repr(value)}")
+    raise InputError(f"'{key}' must be {_description(hint)}, not {shown(value)}")
 
 
 def _finite(value: Any) -> float | None:
@@ -169,6 +183,11 @@ def _finite(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return converted if math.isfinite(converted) else None
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether it is a whole number beyond 64 bits, which nothing here can count with."""
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _choice(value: Any, choices: tuple[Any, ...], key: str) -> Any:
@@ -190,9 +209,13 @@ def _plain(value: Any, key: str) -> Any:
         return [_plain(item, f"{key}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, dict):
         return {_plain(name, f"a key of {key}"): _plain(item, f"{key}.{name}") for name, item in value.items()}
-    if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+    if (
+        value is None
+        or (type(value) in (bool, int, str) and not _is_huge(value))
+        or (type(value) is float and math.isfinite(value))
+    ):
         return value
-    raise InputError(f"'{key}' must be text, a number, true, false, null, a list or a mapping, not {value!r}")
+    raise InputError(f"'{key}' must be text, a number, true, false, null, a list or a mapping, not {shown(value)}")
 
 
 def _description(hint: Any) -> str:

@@ -15,6 +15,8 @@ from quantnas_ext.errors import InputError, unknown_name
     [
         (None, 0, ""),
         (InputError("'x' is wrong; write 'y'"), 2, "error: 'x' is wrong; write 'y'\n"),
+        (InputError("'x\n\x1b[31m' is wrong"), 2, "error: 'x\\n\\x1b[31m' is wrong\n"),
+        (FloatingPointError("the search diverged"), 1, "error: the search diverged\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -52,6 +54,9 @@ def test_a_run_folder_is_new_or_resumed_but_never_mixed(tmp_path: Path) -> None:
         new_run_folder(folder / "config.yaml")
     with pytest.raises(InputError, match="cannot be made"):
         new_run_folder(folder / "config.yaml" / "below")
+    for impossible in ("a" * 5000, "a\0b"):
+        with pytest.raises(InputError, match="name another folder"):
+            new_run_folder(tmp_path / impossible)
 
 
 def test_an_unknown_name_offers_the_nearest_known_one_or_none() -> None:
@@ -61,3 +66,9 @@ def test_an_unknown_name_offers_the_nearest_known_one_or_none() -> None:
     )
     assert "did you mean 'CONV_5x5'?" in str(unknown_name("operation", "conv_5x5", known))
     assert "did you mean" not in str(unknown_name("operation", "zzz", known))
+
+
+def test_an_unknown_name_reaches_the_terminal_short_and_without_control_characters() -> None:
+    message = str(unknown_name("key", "seed\r\x1b]0;title\x07\n" + "ü" * 10_000, ["seed"]))
+    assert message.isprintable() and "ü" in message and len(message) < 300
+    assert str(unknown_name("value", 16**9999, [4])).isprintable()

@@ -98,6 +98,13 @@ def test_yaml_1_1_readings_of_exponents_and_of_no_are_undone(written) -> None:
         ("seed: [1", ["not valid YAML"]),
         ("seed: !!python/object/apply:os.getcwd []", ["not valid YAML"]),
         ("- seed", ["must be a mapping"]),
+        ("? [a, b]\n: 1", ["not valid YAML (line 1", "a key must be a plain name"]),
+        ("space: {arguments: &a {x: *a}}", ["not valid YAML (line 1", "alias '*a'"]),
+        ("space: {arguments: {<<: {x: 1}, x: 2}}", ["'x' is written twice"]),
+        ("seed: !!bool maybe", ["not valid YAML"]),
+        ("seed: !!int ''", ["not valid YAML"]),
+        (f"search: {{epochs: 0x{'f' * 9999}}}", ["'search.epochs' must be a whole number"]),
+        (f"space: {{arguments: {{width: 0x{'f' * 9999}}}}}", ["'space.arguments.width'"]),
         ("[" * 5000, ["not valid YAML"]),
     ],
 )
@@ -142,6 +149,9 @@ def test_missing_unreadable_and_unknown_configurations_are_named(tmp_path: Path)
         load_config(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="unknown configuration 'dmeo'; did you mean 'demo'"):
         load_config("dmeo")
+    for impossible in ("a" * 5000 + ".yaml", "a\0b.yaml"):
+        with pytest.raises(InputError, match="is not a file"):
+            load_config(tmp_path / impossible)
     (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\xff")
     with pytest.raises(InputError, match="picture.yaml': not a text file"):
         load_config(tmp_path / "picture.yaml")
