@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quantnas_ext.compat import prepare_nni
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.errors import InputError, shown, unknown_name
 
 prepare_nni()
 
@@ -37,5 +37,9 @@ def build_space(name: str, arguments: Mapping[str, Any]) -> ModelSpace:
             raise unknown_name(f"argument of space {name!r}", argument, known)
     try:
         return SPACES[name](**arguments)
-    except TypeError as error:
-        raise InputError(f"space {name!r} cannot be built from {dict(arguments)}: {error}") from error
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # torch and NNI explain in many lines
+        raise InputError(
+            f"space {name!r} cannot be built from {shown(dict(arguments))}; check the types and sizes of its arguments"
+        ) from error

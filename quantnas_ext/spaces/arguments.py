@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, shown
 
 SCALES = (2, 3, 4)
+MOST_CHANNELS = 4096
+MOST_BLOCKS = 256
+"""Bounds far above every real network, so that a slip of the pen does not fill the memory."""
 
 
 def check_scale(scale: object) -> None:
@@ -13,18 +16,53 @@ def check_scale(scale: object) -> None:
     Raises:
         InputError: when ``scale`` is not one of ``SCALES``.
     """
-    if isinstance(scale, bool) or scale not in SCALES:
-        raise InputError(f"scale {scale!r} is not possible; use one of {', '.join(map(str, SCALES))}")
+    if type(scale) is not int or scale not in SCALES:  # neither true nor 2.0
+        raise InputError(f"scale {shown(scale)} is not possible; use one of {', '.join(map(str, SCALES))}")
 
 
-def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Refuse what is not a whole number of at least ``least``.
+def check_count(name: str, value: object, *, least: int = 1, most: int) -> None:
+    """Refuse what is not a whole number of at least ``least`` and at most ``most``.
 
     Raises:
         InputError: naming the argument ``name``.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} {value!r} of the space is not possible; use a whole number of at least {least}")
+    if type(value) is not int or not least <= value <= most:
+        raise InputError(
+            f"{name} {shown(value)} of the space is not possible; "
+            f"use a whole number of at least {least} and at most {most}"
+        )
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False, such as the text "false", which Python takes for true.
+
+    Raises:
+        InputError: naming the argument ``name``.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} {shown(value)} of the space is not possible; use true or false")
+
+
+def check_names(name: str, value: object) -> None:
+    """Refuse what is not a list of names; a bare text would be read letter by letter.
+
+    Raises:
+        InputError: naming the argument ``name``.
+    """
+    if isinstance(value, str):
+        raise InputError(f"{name} {shown(value)} of the space should be a list of operations; write [{value[:40]}]")
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise InputError(f"{name} {shown(value)} of the space should be a list of operations, such as [conv_3x3]")
+
+
+def check_precisions(name: str, value: object) -> None:
+    """Refuse what is not a list; what it holds is checked where the precisions are read.
+
+    Raises:
+        InputError: naming the argument ``name``.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"{name} {shown(value)} of the space should be a list of precisions, such as [4, 8]")
 
 
 def check_multiple(width: int, divisor: int, reason: str) -> None:

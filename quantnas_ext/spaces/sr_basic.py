@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.nn import RepeatedChannels, SharedInput, operation_block, residual
-from quantnas_ext.spaces.arguments import check_count, check_multiple, check_scale
+from quantnas_ext.spaces.arguments import (
+    MOST_BLOCKS,
+    MOST_CHANNELS,
+    check_count,
+    check_flag,
+    check_multiple,
+    check_names,
+    check_precisions,
+    check_scale,
+)
 from quantnas_ext.spaces.diagram import Stage
 
 BODY_SCALE = 0.2
@@ -112,14 +121,17 @@ class SRBasicSpace(ModelSpace):
     ) -> None:
         super().__init__()
         check_scale(scale)
-        for name, value, least in (
-            ("width", width, 1),
-            ("cells", cells, 1),
-            ("head_blocks", head_blocks, 0),
-            ("tail_blocks", tail_blocks, 0),
-        ):
-            check_count(name, value, least=least)
-        if body_variant not in _BODY_CELLS:
+        check_count("width", width, most=MOST_CHANNELS)
+        check_count("cells", cells, most=MOST_BLOCKS)
+        check_count("head_blocks", head_blocks, least=0, most=MOST_BLOCKS)
+        check_count("tail_blocks", tail_blocks, least=0, most=MOST_BLOCKS)
+        check_flag("share_cells", share_cells)
+        check_flag("adq", adq)
+        check_precisions("bits", bits)
+        candidates = {"head": head, "body": body, "skip": skip, "upsample": upsample, "tail": tail}
+        for name, operations in candidates.items():
+            check_names(name, operations)
+        if not isinstance(body_variant, str) or body_variant not in _BODY_CELLS:
             raise unknown_name("body variant", body_variant, _BODY_CELLS)
         if first_bits is not None and not head_blocks:
             raise InputError("first_bits is the precision of the head's first block; use a head_blocks of at least 1")

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ESA, RepeatedChannels, SharedInput, operation_block, residual
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d
-from quantnas_ext.spaces.arguments import check_count, check_multiple, check_scale
+from quantnas_ext.spaces.arguments import (
+    MOST_BLOCKS,
+    MOST_CHANNELS,
+    check_count,
+    check_flag,
+    check_multiple,
+    check_names,
+    check_precisions,
+    check_scale,
+)
 from quantnas_ext.spaces.diagram import Stage
 
 STEPS = 3
@@ -137,8 +146,14 @@ class SRRFDNSpace(ModelSpace):
     ) -> None:
         super().__init__()
         check_scale(scale)
-        check_count("width", width)
-        check_count("cells", cells)
+        check_count("width", width, most=MOST_CHANNELS)
+        check_count("cells", cells, most=MOST_BLOCKS)
+        check_flag("share_cells", share_cells)
+        check_flag("adq", adq)
+        check_precisions("bits", bits)
+        for name, operations in {"body": body, "distil": distil, "upsample": upsample, "tail": tail}.items():
+            if name != "upsample" or operations is not None:
+                check_names(name, operations)
         check_multiple(width, 12, "colours are repeated to it, distilling halves it and ESA quarters it")
         if first_bits is not None and share_cells and cells > 1:
             raise InputError("first_bits needs a first cell with choices of its own; use it with share_cells: false")

@@ -257,6 +257,10 @@ def test_inputs_too_small_for_esa_are_refused_with_the_smallest_size() -> None:
         ({"fixed_bits": 1}, "1 bits"),
         ({"first_bits": 8}, "share_cells: false"),
         ({"head": ["conv_3x3"]}, "'head'"),
+        ({"width": 4104}, "at most 4096"),
+        ({"adq": "maybe"}, "adq 'maybe' .* true or false"),
+        ({"upsample": "conv_3x3"}, r"write \[conv_3x3\]"),
+        ({"bits": "48"}, "bits '48' .* list of precisions"),
     ],
 )
 def test_bad_arguments_are_named_with_what_would_be_right(arguments: dict[str, Any], message: str) -> None:
