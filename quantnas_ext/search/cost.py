@@ -56,7 +56,8 @@ class Cost:
                     for value in layer.precisions
                 }
             for choices, cost in options.items():
-                if cost:
+                # A choice within a candidate of its own label never takes a second value.
+                if cost and len({label for label, _ in choices}) == len(choices):
                     terms[choices] = terms.get(choices, 0.0) + cost
         return terms
 
@@ -85,7 +86,10 @@ class BitOps(Cost):
 
 @dataclass(frozen=True)
 class ParameterBytes(Cost):
-    """Bytes of the parameters: weights at their bits; biases, normalisation and quantizer steps at four bytes each."""
+    """Bytes of the parameters: weights at their bits; all else at four bytes each.
+
+    That is biases, normalisation with its running mean and variance, and quantizer steps.
+    """
 
     @property
     def name(self) -> str:

@@ -98,11 +98,13 @@ class ArchitectureDistribution(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ArchitectureDistribution:
         # A draw may hold a graph, which cannot be copied; the copy makes its own.
-        clone = type(self)(self.tree, self.relaxation)
+        # Not made by __init__, which draws random numbers.
+        clone = type(self).__new__(type(self))
         memo[id(self)] = clone
-        for label, parameter in self.logits.items():
-            clone.logits[label] = copy.deepcopy(parameter, memo)
-        return clone.train(self.training).to(next(self.parameters()).device)
+        memo[id(self.tree)] = self.tree
+        for name, value in self.__dict__.items():
+            clone.__dict__[name] = None if name == "_draw" else copy.deepcopy(value, memo)
+        return clone
 
     @property
     def current(self) -> Draw:

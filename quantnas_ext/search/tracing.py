@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +14,20 @@ from nni.mutable import Mutable
 from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule, Repeat
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
 from quantnas_ext.search.choice_tree import Context
 
-LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
+FUSED = (nn.RNNBase, nn.Bilinear)
+"""Layers whose products happen inside one operation that torch's own counter does not know either."""
+
+RUNNING_STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class TracedLayer:
         macs: multiply-accumulate operations for one sample (0 for what is no convolution and no linear layer).
         weights: elements of its weight, which are stored at its precision.
         channels: elements of the weight's first dimension, each of which has a step when quantized.
-        other_parameters: elements of everything else that is stored (bias, batch norm), at 32 bits.
+        other_parameters: elements of everything else that is stored (bias, batch norm with its running statistics), at
+            32 bits.
         context: the choices ``(label, value)`` under which it is there.
         precision: the precision it always has, or None where it is searched.
         precision_label: label of its precision where that is searched.
@@ -51,39 +61,50 @@ class TracedLayer:
 def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedLayer]:
     """Run a copy of a model space, supernet or concrete network once and list its layers.
 
-    Every candidate of every layer choice is run, so layers under all choices are seen; the model itself is not touched.
+    Every candidate of every layer choice is run, so layers under all choices are seen; neither the model nor torch's
+    random state is touched. MACs are those of convolutions, transposed ones too, and linear layers; torch's own counter
+    runs along, so that nothing else that multiplies matrices goes unnoticed.
 
     Args:
         model: space, supernet or network.
         input_shape: shape of an input with its batch dimension, for example ``(1, 3, 32, 32)``; MACs are per sample.
 
     Raises:
-        InputError: when widths, kernel sizes or depths are searched, whose cost is not a sum over candidates, or when
-            the model cannot run an input of this shape.
+        InputError: when the shape is none; when widths, kernel sizes or depths are searched, whose cost is not a sum
+            over candidates; when the model cannot run an input of this shape; when it multiplies matrices outside of
+            the layers that are counted; when one layer stands under different choices.
     """
-    model = copy.deepcopy(model).eval()
-    for path, module in model.named_modules():
-        _refuse_searched_shapes(path, module)
-        if isinstance(module, LayerChoice):
-            module.forward = _all_candidates(module)  # type: ignore[method-assign]
-    macs: dict[nn.Module, int] = {}
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        per_output = module.weight[0].numel()  # type: ignore[operator, union-attr, index]
-        macs[module] = macs.get(module, 0) + output[0].numel() * int(per_output)
-
-    for module in model.modules():
-        if isinstance(module, LAYER_TYPES):
-            module.register_forward_hook(count)
+    if len(input_shape) < 2 or not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise InputError(
+            f"{tuple(input_shape)} is not the shape of an input; give the batch and at least one more dimension, all "
+            "above 0, for example (1, 3, 32, 32)"
+        )
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        model = copy.deepcopy(model).eval()
+        trace = _Trace(model)
+        try:
+            with _unfused(), trace.counter, torch.no_grad():
+                model(torch.zeros(input_shape, device=device))
+        except InputError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"the model cannot run an input of shape {tuple(input_shape)}: {reason}") from error
+    trace.refuse_uncounted()
+    return trace.layers(input_shape[0])
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Attention as plain matrix products, which torch's counter sees on every device."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
-            model(torch.zeros(input_shape, device=device))
-    except RuntimeError as error:
-        raise InputError(f"the model cannot run an input of shape {tuple(input_shape)}: {error}") from error
-    layers: list[TracedLayer] = []
-    _walk(model, "", (), macs, layers, set())
-    return layers
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _refuse_searched_shapes(path: str, module: nn.Module) -> None:
@@ -99,35 +120,138 @@ def _refuse_searched_shapes(path: str, module: nn.Module) -> None:
         )
 
 
-def _all_candidates(choice: LayerChoice) -> Any:
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return [choice[name](*args, **kwargs) for name in choice.names][0]
+class _Trace:
+    """What the modules of a copy of a model compute, and under which choices; it changes that copy.
 
-    return forward
+    Args:
+        model: the copy; every candidate of its layer choices will run.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        # Products with a single vector are the only ones that the counter leaves out.
+        self.counter = FlopCounterMode(
+            display=False,
+            custom_mapping={
+                torch.ops.aten.mv: lambda matrix, *_, **__: 2 * math.prod(matrix),
+                torch.ops.aten.addmv: lambda _, matrix, *__, **___: 2 * math.prod(matrix),
+            },
+        )
+        self._model = model
+        self._macs: dict[nn.Module, int] = {}
+        self._operations: dict[nn.Module, int] = {}  # of a module itself, without its children's
+        self._contexts: dict[nn.Module, set[frozenset[Context]]] = {}
+        self._chosen: list[Context] = []
+        self._open: list[list[int]] = []  # for every running module: count at its begin, and what its children counted
+        for path, module in model.named_modules():
+            _refuse_searched_shapes(path, module)
+            if isinstance(module, LayerChoice):
+                module.forward = self._all_candidates(module)  # type: ignore[method-assign]
+            module.register_forward_pre_hook(self._begin)
+            module.register_forward_hook(self._end, with_kwargs=True)
+
+    def _all_candidates(self, choice: LayerChoice) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            outputs = []
+            for name in choice.names:
+                self._chosen.append((choice.label, name))
+                outputs.append(choice[name](*args, **kwargs))
+                self._chosen.pop()
+            return outputs[0]
+
+        return forward
+
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        self._open.append([self.counter.get_total_flops(), 0])
+
+    def _end(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        begin, below = self._open.pop()
+        whole = self.counter.get_total_flops() - begin
+        if self._open:
+            self._open[-1][1] += whole
+        self._operations[module] = self._operations.get(module, 0) + whole - below
+        if isinstance(module, LAYER_TYPES):
+            self._contexts.setdefault(module, set()).add(frozenset(self._chosen))
+            counted = (inputs[0] if inputs else keywords["input"]) if isinstance(module, TRANSPOSED) else output
+            macs = counted.numel() * module.weight[0].numel() if isinstance(counted, Tensor) else 0
+            self._macs[module] = self._macs.get(module, 0) + macs
+
+    def refuse_uncounted(self) -> None:
+        """Complain of modules that computed something else than what their layer types say."""
+        wrong = [
+            f"{path!r} ({type(module).__name__})"
+            for path, module in self._model.named_modules()
+            if self._operations.get(module, 0) != 2 * self._macs.get(module, 0)
+            or (isinstance(module, FUSED) and module in self._operations)
+        ]
+        if wrong:
+            raise InputError(
+                f"the multiplications of module {', '.join(wrong[:5])}{' and others' if wrong[5:] else ''} cannot be "
+                "counted; use convolution and linear layers, each called as a module, or search without costs"
+            )
+
+    def layers(self, batch: int) -> list[TracedLayer]:
+        """All layers, each once.
+
+        Args:
+            batch: how many samples the input had.
+        """
+        places: dict[nn.Module, tuple[str, tuple[Context, ...]]] = {}
+        self._place(self._model, "", (), places, set())
+        layers = []
+        seen: set[int] = set()
+        for module, (path, context) in places.items():
+            contexts = self._contexts.get(module, set())
+            if len(contexts) > 1:
+                uses = " and ".join(sorted(_described(context) for context in contexts))
+                raise InputError(
+                    f"layer {path!r} ({type(module).__name__}) stands under different choices ({uses}), so its cost is "
+                    "not that of one candidate; give every candidate layers of its own"
+                )
+            if isinstance(module, LAYER_TYPES):
+                seen.update(map(id, module.parameters(recurse=False)))
+                layers.append(_layer(module, path, context, self._macs.get(module, 0) // batch))
+                continue
+            own: list[Tensor] = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+            seen.update(map(id, own))
+            own += [b for name, b in module.named_buffers(recurse=False) if name in RUNNING_STATISTICS]
+            layers.append(TracedLayer(path, 0, 0, 0, sum(tensor.numel() for tensor in own), context, None))
+        return layers
+
+    def _place(
+        self,
+        module: nn.Module,
+        path: str,
+        context: tuple[Context, ...],
+        places: dict[nn.Module, tuple[str, tuple[Context, ...]]],
+        seen: set[tuple[nn.Module, frozenset[Context]]],
+    ) -> None:
+        """Note where every module that keeps something stands, and the choices above all places of it."""
+        if (module, frozenset(context)) in seen:
+            return
+        seen.add((module, frozenset(context)))
+        if isinstance(module, LAYER_TYPES) or (_keeps_something(module) and not hasattr(module, "arch_parameters")):
+            places.setdefault(module, (path, context))
+            self._contexts.setdefault(module, set()).add(frozenset(context))
+        if isinstance(module, LAYER_TYPES):
+            return
+        # Not named_children, which leaves out the second of two candidates that are one module.
+        for name, child in module._modules.items():
+            if child is None:
+                continue
+            chosen: tuple[Context, ...] = ()
+            if isinstance(module, LayerChoice):
+                value = next(candidate for candidate in module.names if str(candidate) == name)
+                chosen = ((module.label, value),)
+            self._place(child, f"{path}.{name}" if path else name, context + chosen, places, seen)
 
 
-def _walk(
-    module: nn.Module,
-    path: str,
-    context: tuple[Context, ...],
-    macs: dict[nn.Module, int],
-    layers: list[TracedLayer],
-    seen: set[int],
-) -> None:
-    if isinstance(module, LAYER_TYPES) and id(module) not in seen:
-        seen.add(id(module))
-        layers.append(_layer(module, path, context, macs.get(module, 0)))
-        return
-    own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
-    if own and not hasattr(module, "arch_parameters"):
-        seen.update(map(id, own))
-        layers.append(TracedLayer(path, 0, 0, 0, sum(p.numel() for p in own), context, None))
-    for name, child in module.named_children():
-        chosen: tuple[Context, ...] = ()
-        if isinstance(module, LayerChoice):
-            value = next(candidate for candidate in module.names if str(candidate) == name)
-            chosen = ((module.label, value),)
-        _walk(child, f"{path}.{name}" if path else name, context + chosen, macs, layers, seen)
+def _keeps_something(module: nn.Module) -> bool:
+    own = next(module.parameters(recurse=False), None)
+    return own is not None or any(name in RUNNING_STATISTICS for name, _ in module.named_buffers(recurse=False))
+
+
+def _described(context: frozenset[Context]) -> str:
+    return ", ".join(sorted(f"{label} = {value}" for label, value in context)) or "always there"
 
 
 def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int) -> TracedLayer:

@@ -1,15 +1,18 @@
 """Expected costs: exact values, exact gradients, and agreement with an independent counter."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.quantization import QuantConv2d
+from quantnas_ext.errors import InputError
+from quantnas_ext.quantization import QuantConv2d, QuantLinear
 from quantnas_ext.search import BitOps, BitOpsProfiler, ChoiceTree, ExpectedCost, ParameterBytes, Penalty, QuantNAS
 from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.tracing import trace_layers
@@ -146,6 +149,7 @@ def test_parameter_bytes_equal_those_of_the_stored_parameters() -> None:
         else:
             inside = isinstance(module, nn.Module) and type(module).__name__.startswith("LSQ")
             total += 0 if inside else 4 * sum(p.numel() for p in module.parameters(recurse=False))
+            total += 4 * 2 * module.num_features if isinstance(module, nn.BatchNorm2d) else 0  # running mean, variance
     assert ParameterBytes(SHAPE).of_network(network) == total
 
 
@@ -154,6 +158,151 @@ def test_a_layer_called_twice_costs_twice_and_is_stored_once() -> None:
     layers = trace_layers(nn.Sequential(layer, nn.ReLU(), layer), (1, 3, 4, 4))
     convolutions = [traced for traced in layers if traced.macs]
     assert [(traced.macs, traced.weights) for traced in convolutions] == [(2 * 9 * 16, 9)]
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (nn.Sequential(nn.Flatten(0, 1), QuantLinear(6, 7), nn.ReLU()), (3, 5, 6)),
+        (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Flatten(0, 2), nn.Linear(6, 2)), (2, 4, 6)),
+        (nn.Sequential(nn.ConvTranspose2d(3, 4, 3, stride=2, groups=1), nn.ConvTranspose2d(4, 6, 2, groups=2)), SHAPE),
+        (nn.Sequential(nn.ConvTranspose1d(3, 4, 5), nn.Conv1d(4, 4, 3, groups=2)), (2, 3, 9)),
+        (nn.Conv2d(4, 6, 3, padding="same", padding_mode="circular"), (4, 4, 7, 7)),
+    ],
+)
+def test_macs_for_one_sample_equal_torchs_own_count_wherever_the_batch_is(
+    network: nn.Module, shape: tuple[int, ...]
+) -> None:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(shape))
+    macs = sum(layer.macs for layer in trace_layers(network, shape))
+    assert macs == counter.get_total_flops() / 2 / shape[0] > 0
+
+
+def test_an_unbatched_layer_and_one_on_a_single_vector_count_all_their_elements() -> None:
+    class Single(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.with_bias, self.plain = nn.Conv2d(3, 4, 1), nn.Linear(5, 2), nn.Linear(5, 2, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            inner = self.conv(x[0])
+            return self.with_bias(inner[0, 0]) + self.plain(inner[0, 1])
+
+    macs = {layer.path: layer.macs for layer in trace_layers(Single(), (1, 3, 4, 5))}
+    assert macs == {"conv": 12 * 20, "with_bias": 10, "plain": 10}
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) + nn.functional.conv2d(x, self.inner.weight)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(1, 2)
+        return self.attention(tokens, tokens, tokens, need_weights=False)[0]
+
+
+class Scores(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+@pytest.mark.parametrize(
+    ("inner", "shape", "named"),
+    [
+        (Functional(), (1, 3, 4, 12), "'1' \\(Functional\\)"),
+        (Attention(), (1, 2, 2, 12), "'1.attention' \\(MultiheadAttention\\)"),
+        (Scores(), (1, 2, 4, 12), "'1' \\(Scores\\)"),
+        (nn.TransformerEncoderLayer(12, 2, 16, batch_first=True), (1, 4, 12), "'1.self_attn' \\(MultiheadAttention"),
+        (nn.LSTM(12, 3), (1, 4, 12), "'1' \\(LSTM\\)"),
+        (nn.LSTMCell(12, 3), (4, 12), "'1' \\(LSTMCell\\)"),
+    ],
+)
+def test_what_multiplies_outside_of_counted_layers_is_refused_by_name(
+    inner: nn.Module, shape: tuple[int, ...], named: str
+) -> None:
+    with pytest.raises(InputError, match=f"multiplications of module {named}"):
+        trace_layers(nn.Sequential(nn.ReLU(), inner), shape)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Reused(ModelSpace):
+    """Two candidates that are the same layer, or hold the same normalisation."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.block = LayerChoice({"a": first, "b": second}, label="block")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x)
+
+
+def test_a_layer_under_different_choices_is_refused_and_one_with_two_parents_is_stored_once() -> None:
+    conv, norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+    for space in (Reused(conv, conv), Reused(norm, nn.Sequential(norm)), nn.Sequential(conv, Reused(conv, nn.ReLU()))):
+        with pytest.raises(InputError, match="stands under different choices .*block = a"):
+            trace_layers(space, SHAPE)
+    twice = nn.Sequential(nn.Sequential(conv, norm), nn.Sequential(norm, conv))
+    assert BitOps(SHAPE).of_network(twice) == 2 * 9 * 99 * 1024
+    assert ParameterBytes(SHAPE).of_network(twice) == 4 * (9 + 3 + 4 * 3)
+
+
+def test_a_layer_called_under_a_choice_above_which_it_stands_is_refused() -> None:
+    class Borrowing(nn.Module):
+        def __init__(self, conv: nn.Module) -> None:
+            super().__init__()
+            self.borrowed = (conv,)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.borrowed[0](x)
+
+    conv = nn.Conv2d(3, 3, 1)
+    with pytest.raises(InputError, match="always there and block = b"):
+        trace_layers(nn.Sequential(conv, Reused(nn.ReLU(), Borrowing(conv))), SHAPE)
+
+
+def test_shapes_that_are_none_and_networks_that_cannot_run_are_refused_with_one_line() -> None:
+    class Failing(nn.Module):
+        def __init__(self, error: Exception) -> None:
+            super().__init__()
+            self.error = error
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise self.error
+
+    for shape in ((), (3,), (1, 0, 4), (-1, 3, 8, 8)):
+        with pytest.raises(InputError, match="is not the shape of an input"):
+            trace_layers(nn.Conv2d(3, 3, 1), shape)
+    for kind in (RuntimeError, ValueError, TypeError):
+        with pytest.raises(InputError) as raised:
+            trace_layers(Failing(kind("cannot\nand a long listing")), SHAPE)
+        assert str(raised.value) == f"the model cannot run an input of shape {SHAPE}: cannot"
+
+
+def test_tracing_draws_no_random_numbers() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.randn_like(x)
+
+    supernet = space()
+    strategy = QuantNAS()
+    strategy.mutate_model(supernet)
+    torch.manual_seed(0)
+    expected = torch.random.get_rng_state()
+    trace_layers(supernet, SHAPE)
+    trace_layers(Noisy(), SHAPE)
+    copy.deepcopy(strategy.distribution)
+    assert torch.equal(torch.random.get_rng_state(), expected)
 
 
 def test_costs_in_the_architecture_file_scale_with_the_area() -> None:
