@@ -119,6 +119,7 @@ class ExpectedCost(nn.Module):
     def __init__(self, cost: Cost, model: nn.Module, distribution: ArchitectureDistribution) -> None:
         super().__init__()
         self.cost = cost
+        self._tree = distribution.tree
         self.terms = cost.terms(model)
         columns = max(len(choice.values) for choice in distribution.tree)
         values = {choice.label: choice.values for choice in distribution.tree}
@@ -139,12 +140,16 @@ class ExpectedCost(nn.Module):
         return table[self.index].double().prod(dim=1) @ self.coefficients
 
     def of(self, sample: Mapping[str, Any]) -> float:
-        """Cost of one architecture; labels that do not matter for it may be missing."""
-        return sample_cost(self.terms, sample)
+        """Cost of one architecture; labels that do not matter for it may be missing.
+
+        Raises:
+            InputError: when a label that matters is missing or has an unknown value.
+        """
+        return sample_cost(self.terms, self._tree.complete(sample))
 
 
 def sample_cost(terms: Mapping[frozenset[Context], float], sample: Mapping[str, Any]) -> float:
-    """Cost of one architecture from a cost's ``terms``."""
+    """Cost of one architecture from a cost's ``terms``, for a sample that ``ChoiceTree.complete`` has checked."""
     return sum(
         cost
         for choices, cost in terms.items()

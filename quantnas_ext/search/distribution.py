@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext.search.choice_tree import Choice, ChoiceTree
+from quantnas_ext.search.choice_tree import Choice, ChoiceTree, Context
 from quantnas_ext.search.relaxation import Relaxation
 
 
@@ -143,6 +143,9 @@ class ArchitectureDistribution(nn.Module):
     def block_entropies(self, draw: Draw | None = None) -> Tensor:
         """Entropy of each block's joint distribution, ``H(op) + sum p(op) H(bits | op)``, in nats.
 
+        A choice that several candidates share is a block of its own, weighted with the probability that any of them is
+        chosen, so that all blocks' entropies sum to that of the whole distribution.
+
         Args:
             draw: probabilities to use; the current draw by default.
 
@@ -156,7 +159,35 @@ class ArchitectureDistribution(nn.Module):
         reached = given_parent
         for _ in range(self._nesting - 1):
             reached = given_parent * reached[self._parent_row]
-        return own.new_zeros(self._blocks).index_add(0, self._block, own * reached)
+        blocks = own.new_zeros(self._blocks).index_add(0, self._block, own * reached)
+        roots = self.tree.roots()
+        if not any(root.owners for root in roots):
+            return blocks
+        return blocks * torch.stack([self._reached(root, draw.soft, frozenset()) for root in roots])
+
+    def _reached(self, root: Choice, table: Tensor, below: frozenset[str]) -> Tensor:
+        """Probability that a root has a meaning, with the blocks that its owners are in as independent."""
+        missed = table.new_ones(())
+        for other in self.tree.roots() if root.owners else ():
+            if other.label not in below | {root.label}:
+                hit = self._hit(other, root.owners, table)
+                if hit is not None:
+                    missed = missed * (1 - hit * self._reached(other, table, below | {root.label}))
+        return 1 - missed if root.owners else missed
+
+    def _hit(self, choice: Choice, owners: tuple[Context, ...], table: Tensor) -> Tensor | None:
+        """Probability that a choice and those below it take any of the values ``owners``; None where they have none."""
+        hits = []
+        for column, value in enumerate(choice.values):
+            probability = table[self.rows[choice.label], column]
+            if (choice.label, value) in owners:
+                hits.append(probability)
+                continue
+            below = [self._hit(child, owners, table) for child in self.tree.children(choice.label, value)]
+            missed = [1 - hit for hit in below if hit is not None]
+            if missed:
+                hits.append(probability * (1 - torch.stack(missed).prod()))
+        return torch.stack(hits).sum() if hits else None
 
     def entropy(self, draw: Draw | None = None) -> Tensor:
         """Sum of ``block_entropies``: a scalar, in nats."""
@@ -176,7 +207,10 @@ class ArchitectureDistribution(nn.Module):
         return sample
 
     def confidences(self) -> dict[str, float]:
-        """For each block (root label) the largest joint probability of its distribution."""
+        """For each block (root label) the largest joint probability of its distribution.
+
+        For a choice that several candidates share that is its distribution given that one of them is chosen.
+        """
         probabilities = self.probabilities()
         return {root.label: self._best(root, probabilities)[0] for root in self.tree.roots()}
 

@@ -8,6 +8,7 @@ from nni.mutable import MutableExpression, Sample
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.profiler import ExpressionProfiler
 
+from quantnas_ext.search.choice_tree import ChoiceTree
 from quantnas_ext.search.cost import BitOps, sample_cost
 
 
@@ -22,11 +23,12 @@ class BitOpsProfiler(ExpressionProfiler):
         input_shape: shape of one input with its batch dimension.
 
     Raises:
-        InputError: when the space cannot be traced (see ``trace_layers``).
+        InputError: when the space cannot be traced (see ``trace_layers``), or has no choices.
     """
 
     def __init__(self, model_space: ModelSpace, input_shape: tuple[int, ...] = (1, 3, 32, 32)) -> None:
         super().__init__(model_space)
+        self._tree = ChoiceTree.of(model_space)
         self.terms = BitOps(input_shape).terms(model_space)
         mutables = model_space.simplify()
         expression: Any = 0.0
@@ -39,5 +41,9 @@ class BitOpsProfiler(ExpressionProfiler):
         self.expression = expression
 
     def profile(self, sample: Sample) -> float:
-        """Bit operations of one architecture."""
-        return sample_cost(self.terms, sample)
+        """Bit operations of one architecture.
+
+        Raises:
+            InputError: when a label that matters is missing or has an unknown value.
+        """
+        return sample_cost(self.terms, self._tree.complete(sample))

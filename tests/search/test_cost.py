@@ -289,6 +289,37 @@ def test_shapes_that_are_none_and_networks_that_cannot_run_are_refused_with_one_
         assert str(raised.value) == f"the model cannot run an input of shape {SHAPE}: cannot"
 
 
+def test_costs_of_incomplete_samples_are_refused_and_precisions_are_read_in_any_form() -> None:
+    model = space(bits=["w4a8", 8])
+    distribution = ArchitectureDistribution(ChoiceTree.of(model))
+    sample = distribution.most_likely()
+    expected = ExpectedCost(BitOps(SHAPE), model, distribution)
+    label = f"head_0__{sample['head_0']}__bits"
+    for cost in (BitOpsProfiler(model, SHAPE).profile, expected.of):
+        counted = cost({**sample, label: "w4a8"})
+        assert (
+            cost({**sample, label: (4, 8)}) == cost({**sample, label: [4, 8]}) == counted < cost({**sample, label: 8})
+        )
+        with pytest.raises(InputError, match="no value for choice 'body_0'"):
+            cost({key: value for key, value in sample.items() if key != "body_0"})
+        with pytest.raises(InputError, match=f"unknown value of choice '{label}' '5'"):
+            cost({**sample, label: 5})
+
+
+def test_a_choice_within_a_candidate_of_its_own_label_never_takes_two_values() -> None:
+    class Nested(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            inner = LayerChoice({"a": nn.Conv2d(3, 3, 1), "b": nn.Conv2d(3, 3, 3, padding=1)}, label="block")
+            self.block = LayerChoice({"a": inner, "b": nn.ReLU()}, label="block")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.block(x)
+
+    terms = BitOps(SHAPE).terms(Nested())
+    assert terms == {frozenset({("block", "a")}): 9 * 99 * 1024}
+
+
 def test_tracing_draws_no_random_numbers() -> None:
     class Noisy(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
+from quantnas_ext.errors import InputError
 from quantnas_ext.nn import MutableQuantConv2d
 from quantnas_ext.search import ArchitectureDistribution, ChoiceTree
 from quantnas_ext.spaces import SRBasicSpace
@@ -50,7 +51,8 @@ def test_joint_entropy_and_arg_max_equal_those_of_the_explicit_joint() -> None:
         joint["x", "a", bits] = p["outer"][0] * p["inner"][0] * p["deep"][index]
     assert sum(joint.values()) == pytest.approx(1)
     expected = -sum(q * torch.tensor(q).log().item() for q in joint.values())
-    expected_shared = -sum(q * torch.tensor(q).log().item() for q in p["shared"])
+    # Under y and z only.
+    expected_shared = -sum(q * torch.tensor(q).log().item() for q in p["shared"]) * (p["outer"][1] + p["outer"][2])
     entropies = dict(
         zip([root.label for root in distribution.tree.roots()], distribution.block_entropies().tolist(), strict=True)
     )
@@ -105,3 +107,57 @@ def test_a_copy_has_the_same_logits_and_draws_for_itself() -> None:
         assert name == other and torch.equal(ours, theirs)
     clone.logits["outer"].data.zero_()
     assert not torch.allclose(distribution.current["outer"], clone.draw()["outer"])
+
+
+class TwiceShared(ModelSpace):
+    """A precision that two candidates of one block and a nested candidate of another share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = LayerChoice({"a": self.conv(), "b": nn.ReLU()}, label="inner")
+        self.first = LayerChoice({"x": self.conv(), "y": self.conv(), "z": nn.ReLU()}, label="first")
+        self.second = LayerChoice({"x": inner, "y": nn.ReLU()}, label="second")
+
+    def conv(self) -> nn.Module:
+        return MutableQuantConv2d(2, 2, 1, bits=nni.choice("shared", [2, 4, 8]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def test_block_entropies_sum_to_the_entropy_of_all_that_matters_where_candidates_share_a_precision() -> None:
+    distribution = random_distribution(TwiceShared())
+    p = {
+        choice.label: dict(zip(choice.values, distribution.probabilities()[choice.label], strict=True))
+        for choice in distribution.tree
+    }
+    entropy = 0.0
+    for first, second, bits in itertools.product("xyz", ("xa", "xb", "y"), (None, 2, 4, 8)):
+        matters = first in "xy" or second == "xa"
+        if matters == (bits is None):
+            continue
+        q = p["first"][first] * p["second"][second[0]] * (p["inner"][second[1]] if second != "y" else 1.0)
+        q *= p["shared"][bits] if bits else 1.0
+        entropy -= q * torch.tensor(q).log().item()
+    assert float(distribution.entropy(distribution.draw()).detach()) == pytest.approx(entropy, rel=1e-5)
+    distribution.logits["first"].data = torch.tensor([-50.0, -50.0, 50.0])
+    distribution.logits["second"].data = torch.tensor([-50.0, 50.0])
+    assert float(distribution.entropy(distribution.draw()).detach()) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_sample_is_complete_when_every_choice_that_matters_has_a_known_value() -> None:
+    tree = ChoiceTree.of(TwiceShared())
+    idle = {"first": "z", "second": "y"}
+    assert tree.complete({**idle, "shared": 3, "other": 1}) == idle
+    assert tree.complete({**idle, "first": "x", "shared": [4, 4]}) == {**idle, "first": "x", "shared": 4}
+    assert tree.complete({**idle, "second": "x", "inner": "b"}) == {**idle, "second": "x", "inner": "b"}
+    for sample, message in (
+        ({}, "no value for choice 'first'"),
+        ({**idle, "first": "x"}, "no value for choice 'shared'; give one of 2, 4, 8"),
+        ({**idle, "second": "x"}, "no value for choice 'inner'"),
+        ({**idle, "second": "x", "inner": "a"}, "no value for choice 'shared'"),
+        ({**idle, "first": "w"}, "unknown value of choice 'first' 'w'"),
+        ({**idle, "first": "y", "shared": 3}, "unknown value of choice 'shared' '3'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tree.complete(sample)
