@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.errors import InputError, shown, unknown_name
+from quantnas_ext.schema import read_yaml
 
 if TYPE_CHECKING:
     from torch import nn
 
     from quantnas_ext.quantization import Precision
+    from quantnas_ext.search.choice_tree import Choice
 
 FORMAT = "quantnas-architecture"
 VERSION = 1
 _SECTIONS = ("format", "version", "space", "choices", "cost", "provenance")
-_LARGEST_FILE = 4_000_000  # bytes; the largest real ones have some ten thousand
+_COSTS = ("bitops_32", "bitops_256", "bytes")
+_LARGEST_COST = 1e30
+_LARGEST_FILE = 1_000_000  # bytes; the largest real ones have some ten thousand
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,7 @@ class Architecture:
         for label, value in self.choices.items():
             if label not in known:
                 raise unknown_name(f"choice in an architecture of space {self.space!r}:", label, known)
-            if value not in known[label].values:
-                raise unknown_name(f"value of choice {label!r}:", value, known[label].values)
+            _check_value(known[label], value)
         for choice in tree:
             needed = choice.parent is None or self.choices.get(choice.parent[0]) == choice.parent[1]
             if needed and choice.label not in self.choices:
@@ -160,23 +163,29 @@ class Architecture:
 
 def _read(path: Path) -> dict[str, Any]:
     """The file's content with its form checked."""
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        exists = False
+    if not exists:
         raise InputError(
             f"architecture file '{path}' does not exist; give the architecture.yaml of a search's run folder"
         )
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise ValueError("it is too large")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # also what is no text, and what is no YAML
+        reason = error if isinstance(error, InputError) else type(error).__name__
         raise InputError(
-            f"'{path}' is not an architecture file ({type(error).__name__}); give the architecture.yaml of a run folder"
+            f"'{path}' is not an architecture file ({reason}); give the architecture.yaml of a run folder"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"'{path}' is not an architecture file; its first line should be 'format: {FORMAT}'")
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:  # true is no version
         raise InputError(
-            f"architecture file '{path}' has version {content.get('version')!r}; this program reads version {VERSION}"
+            f"architecture file '{path}' has version {shown(version)}; this program reads version {VERSION}"
         )
     for section in content:
         if section not in _SECTIONS:
@@ -196,11 +205,50 @@ def _read(path: Path) -> dict[str, Any]:
     for section in (content["choices"], space["arguments"]):
         for key in section:
             if not isinstance(key, str):
-                raise InputError(f"architecture file '{path}': key {key!r} should be a name")
-    for name, value in content["cost"].items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InputError(f"architecture file '{path}': cost {name!r} should be a number, not {value!r}")
+                raise InputError(f"architecture file '{path}': key {shown(key)} should be a name")
+    _check_costs(content["cost"], path)
     return content
+
+
+def _check_costs(costs: dict[Any, Any], path: Path) -> None:
+    """Refuse costs that are missing, unknown, or no numbers that a network can have."""
+    for name in costs:
+        if name not in _COSTS:
+            raise InputError(f"architecture file '{path}': {unknown_name('cost', name, _COSTS)}")
+    for name in _COSTS:
+        if name not in costs:
+            raise InputError(f"architecture file '{path}' lacks cost '{name}'; it should be a number of at least 0")
+        value = costs[name]
+        # The comparison also fails for nan.
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LARGEST_COST:
+            raise InputError(
+                f"architecture file '{path}': cost '{name}' should be a number of at least 0, not {shown(value)}"
+            )
+
+
+def _check_value(choice: Choice, value: Any) -> None:
+    """Refuse a value that a choice does not have; one of several values together is a list of distinct ones."""
+    if choice.multiple is None:
+        several, right = [value], True
+    else:
+        several = list(value) if isinstance(value, (list, tuple)) else []
+        distinct = all(not _same(a, b) for index, a in enumerate(several) for b in several[:index])
+        # The tree says 1 both for one value and for any number of them.
+        right = distinct and (bool(several) if choice.multiple == 1 else len(several) == choice.multiple)
+    if not right:
+        values = ", ".join(map(str, choice.values))
+        count = "different values" if choice.multiple == 1 else f"{choice.multiple} different values"
+        raise InputError(
+            f"value {shown(value)} of choice {choice.label!r} is not possible; give a list of {count} among {values}"
+        )
+    for item in several:
+        if not any(_same(item, known) for known in choice.values):
+            raise unknown_name(f"value of choice {choice.label!r}:", item, choice.values)
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Whether two values are equal and of one type: for Python alone 4.0 is 4 and true is 1."""
+    return type(value) is type(other) and bool(value == other)
 
 
 def _plain(value: Any) -> Any:

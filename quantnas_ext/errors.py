@@ -10,6 +10,8 @@ __all__ = ["InputError", "printable", "shown", "unknown_name"]
 
 _LONGEST_TEXT = 100  # characters of a value in a message
 
+_MOST_NAMES = 60  # known names in a message
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST_TEXT
 
@@ -59,5 +61,6 @@ def unknown_name(kind: str, name: object, known: Iterable[object]) -> InputError
         text = f"{text[: _LONGEST_TEXT - 20]}...{text[-17:]}"
     near = difflib.get_close_matches(text.lower(), by_lower_case, n=1, cutoff=0.6)
     question = f"did you mean '{by_lower_case[near[0]]}'? " if near else ""
-    listing = f"Known: {', '.join(names)}" if names else "None are known here"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    listing = f"Known: {', '.join(names[:_MOST_NAMES])}{more}" if names else "None are known here"
     return InputError(f"unknown {kind} '{printable(text)}'; {question}{listing}")

@@ -6,11 +6,21 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from nni.nas.nn.pytorch import InputChoice, ModelSpace
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import QuantConv2d
-from quantnas_ext.spaces import SRBasicSpace
+from quantnas_ext.spaces import SPACES, SRBasicSpace
+
+
+class InputSpace(ModelSpace):
+    """Two of three inputs are chosen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chosen = InputChoice(n_candidates=3, n_chosen=2, label="inputs")
+
 
 ARGUMENTS: dict[str, Any] = {"scale": 2, "width": 6, "cells": 1, "adq": False, "bits": [4, 8]}
 
@@ -69,7 +79,20 @@ def damaged(architecture: Architecture, tmp_path: Path, change: Any) -> Path:
         (lambda c: c["choices"].update(hed_0="conv_3x3"), "did you mean 'head_0'"),
         (lambda c: c["choices"].update(head_0=["conv_3x3"]), "head_0"),
         (lambda c: c["choices"].pop("tail_1"), "lacks choice 'tail_1'"),
+        (lambda c: c["choices"].update(head_0__conv_3x3__bits=4.0), "choice 'head_0__conv_3x3__bits'"),
+        (lambda c: c["choices"].update(head_0="\x1b[31m" + "x" * 10_000), "head_0"),
         (lambda c: c["cost"].update(bytes="many"), "cost 'bytes'"),
+        (lambda c: c["cost"].update(bytes=True), "cost 'bytes'"),
+        (lambda c: c["cost"].update(bitops_32=-1), "cost 'bitops_32'"),
+        (lambda c: c["cost"].update(bitops_32=float("nan")), "cost 'bitops_32'"),
+        (lambda c: c["cost"].update(bitops_32=10**4000), "cost 'bitops_32'"),
+        (lambda c: c["cost"].pop("bitops_256"), "lacks cost 'bitops_256'"),
+        (lambda c: c["cost"].update(bytez=1), "did you mean 'bytes'"),
+        (lambda c: c.update(version=True), "version True"),
+        (lambda c: c["space"]["arguments"].update(scale=2.0), "scale 2.0 is not possible"),
+        (lambda c: c["space"]["arguments"].update(width=10**9), "width 1000000000 .* at most 4096"),
+        (lambda c: c["space"]["arguments"].update(adq="false"), "adq 'false'"),
+        (lambda c: c["space"]["arguments"].update(head="conv_3x3"), "write .conv_3x3."),
     ],
 )
 def test_foreign_or_damaged_files_are_refused_in_one_sentence(
@@ -77,11 +100,13 @@ def test_foreign_or_damaged_files_are_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(InputError, match=message) as error:
         Architecture.load(damaged(architecture, tmp_path, change))
-    assert "architecture.yaml" in str(error.value) and "\n" not in str(error.value)
+    assert "architecture.yaml" in str(error.value) and str(error.value).isprintable() and len(str(error.value)) < 2000
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x00\xff\xfe", b"- a list", b"{", b"!!python/object/apply:os.system ['true']", b"", b"[" * 100_000]
+    "content",
+    [b"\x00\xff\xfe", b"- a list", b"{", b"!!python/object/apply:os.system ['true']", b"", b"[" * 100_000]
+    + [b"format: &a [x]\nversion: *a", b"format: &a [*a]", b"format: x\nformat: quantnas-architecture"],
 )
 def test_other_files_are_refused_and_nothing_in_them_is_run(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "architecture.yaml"
@@ -90,3 +115,15 @@ def test_other_files_are_refused_and_nothing_in_them_is_run(tmp_path: Path, cont
         Architecture.load(path)
     with pytest.raises(InputError, match="does not exist"):
         Architecture.load(tmp_path / "missing.yaml")
+    with pytest.raises(InputError, match="does not exist"):
+        Architecture.load(tmp_path / ("a" * 5000))
+
+
+def test_the_inputs_chosen_in_a_foreign_space_are_lists_of_distinct_values_of_their_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SPACES, "inputs", InputSpace)
+    assert Architecture("inputs", {}, {"inputs": [0, 2]}).build().chosen.chosen == [0, 2]
+    for wrong in (0, [0], [0, 0], [0, 3], [0, True], [0, 1.0], "01"):
+        with pytest.raises(InputError, match="'inputs'"):
+            Architecture("inputs", {}, {"inputs": wrong}).build()

@@ -72,3 +72,4 @@ def test_an_unknown_name_reaches_the_terminal_short_and_without_control_characte
     message = str(unknown_name("key", "seed\r\x1b]0;title\x07\n" + "ü" * 10_000, ["seed"]))
     assert message.isprintable() and "ü" in message and len(message) < 300
     assert str(unknown_name("value", 16**9999, [4])).isprintable()
+    assert str(unknown_name("value", "zzz", range(1000))).endswith(", 59 and 940 more")
