@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +26,20 @@ class Penalty:
     Attributes:
         cost: what is penalised.
         weight: eta of Shvetsov et al. (2024); negative rewards the cost.
+
+    Raises:
+        InputError: when the weight is no finite number.
     """
 
     cost: Cost
     weight: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weight, (int, float)) or not math.isfinite(self.weight):
+            raise InputError(
+                f"the weight {self.weight!r} of a penalty on {self.cost.name} is not a finite number; give one such as "
+                "1e-3"
+            )
 
 
 def entropy_weight(maximum: float, t: float, epochs: int) -> float:
@@ -69,7 +80,8 @@ class SearchObjective(nn.Module):
         regularizer: what mu weighs, see ``regularization``; the summed joint entropies of all blocks by default.
 
     Raises:
-        InputError: when the costs of the space cannot be counted, or no architecture keeps the budgets.
+        InputError: when the costs of the space cannot be counted, a penalty's is 0 everywhere, or no architecture keeps
+            the budgets.
     """
 
     def __init__(
@@ -85,6 +97,7 @@ class SearchObjective(nn.Module):
         if not math.isfinite(entropy):
             raise InputError(f"the entropy weight {entropy!r} is not a finite number")
         self.goals = tuple(goals)
+        self._names = _names([goal.cost for goal in self.goals])
         self.entropy = entropy
         self.costs = nn.ModuleList(ExpectedCost(goal.cost, model, distribution) for goal in goals)
         self._distribution = (distribution,)
@@ -98,10 +111,19 @@ class SearchObjective(nn.Module):
         with torch.no_grad():
             uniform = _uniform(distribution)
             self.references = [float(cost(uniform)) for cost in self.costs]
+        for goal, reference in zip(self.goals, self.references, strict=True):
+            if isinstance(goal, Penalty) and not (math.isfinite(reference) and reference):
+                raise InputError(
+                    f"a penalty on {goal.cost.name} needs a space in which something has such a cost, but it is "
+                    f"{reference:g} on average; leave the penalty out"
+                )
 
     def expected_costs(self, draw: Draw) -> dict[str, float]:
-        """Expectation of every cost under a draw, by name, in its own unit."""
-        return {goal.cost.name: float(cost(draw)) for goal, cost in zip(self.goals, self.costs, strict=True)}
+        """Expectation of every cost under a draw, by name, in its own unit.
+
+        Of different costs of one name, the later ones have their input's size in it: ``bitops``, ``bitops@64x64``.
+        """
+        return {name: float(cost(draw)) for name, cost in zip(self._names, self.costs, strict=True)}
 
     @torch.no_grad()
     def update(self, share: float) -> None:
@@ -137,9 +159,9 @@ class SearchObjective(nn.Module):
         entropy = distribution.entropy(draw)
         parts = {"task": task_loss.detach(), "entropy": entropy.detach()}
         total = task_loss
-        for goal, cost, reference in zip(self.goals, self.costs, self.references, strict=True):
+        for goal, name, cost, reference in zip(self.goals, self._names, self.costs, self.references, strict=True):
             expected = cost(draw)
-            parts[goal.cost.name] = expected.detach()
+            parts[name] = expected.detach()
             if isinstance(goal, Penalty):
                 total = total + (goal.weight * expected / reference).to(task_loss.dtype)
         if self.selector is not None:
@@ -153,6 +175,23 @@ class SearchObjective(nn.Module):
     def _limited(self, draw: Draw) -> list[Tensor]:
         """Expectations of the costs that have a budget."""
         return [cost(draw) for goal, cost in zip(self.goals, self.costs, strict=True) if isinstance(goal, Budget)]
+
+
+def _names(costs: Sequence[Cost]) -> list[str]:
+    """A name for each cost; only equal costs have the same one."""
+    named: dict[str, Cost] = {}
+    names = []
+    for cost in costs:
+        size = "x".join(map(str, cost.input_shape[2:] or cost.input_shape[1:]))
+        whole = "x".join(map(str, cost.input_shape))
+        possible = itertools.chain(
+            (cost.name, f"{cost.name}@{size}", f"{cost.name}@{whole}"),
+            (f"{cost.name}@{whole}#{number}" for number in itertools.count(2)),
+        )
+        name = next(name for name in possible if named.get(name, cost) == cost)
+        named[name] = cost
+        names.append(name)
+    return names
 
 
 def _uniform(distribution: ArchitectureDistribution) -> Draw:

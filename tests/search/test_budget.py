@@ -220,3 +220,33 @@ def test_a_search_with_a_budget_that_was_stopped_goes_on_exactly(tmp_path: Path)
     for other in (Budget(COST, 4.1e6), Penalty(COST, 4e6)):
         with pytest.raises(InputError, match="other settings"):
             search(tmp_path, strategy={"costs": [other]}, checkpoint=checkpoint)
+
+
+def test_costs_of_one_name_for_different_inputs_are_told_apart() -> None:
+    larger, shape = BitOps((1, 3, 16, 16)), COST.input_shape
+    goals = [Penalty(COST, 0.1), Budget(larger, 1e12), Penalty(larger, 0.1), Penalty(BitOps((2, *shape[1:])), 0.1)]
+    strategy = QuantNAS(costs=goals)
+    strategy.mutate_model(tiny_space())
+    draw = strategy.distribution.draw()
+    expected = strategy.objective.expected_costs(draw)
+    size = f"{shape[2]}x{shape[3]}"
+    assert list(expected) == ["bitops", "bitops@16x16", f"bitops@{size}"]
+    assert expected["bitops@16x16"] == pytest.approx(expected["bitops"] * 256 / (shape[2] * shape[3]))
+    _, parts = strategy.objective(torch.zeros(()), draw, t=0.0, epochs=2)
+    assert {name: float(parts[name]) for name in expected} == expected
+
+
+def test_penalties_without_a_finite_weight_or_without_anything_to_count_are_refused() -> None:
+    class Costless(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = LayerChoice({"a": nn.ReLU(), "b": nn.Identity()}, label="block")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.block(x)
+
+    for weight in (math.nan, -math.inf, "0.1"):
+        with pytest.raises(InputError, match="weight .* of a penalty on bitops is not a finite number"):
+            Penalty(COST, weight)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="penalty on bitops needs a space in which something has such a cost"):
+        QuantNAS(costs=[Penalty(COST, 0.1)]).mutate_model(Costless())
