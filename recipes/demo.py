@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ from quantnas_ext.sr.score_files import write_json
 from quantnas_ext.sr.upscaling import upscale
 
 RECIPES = Path(__file__).parent
+UNTRAINED = {"config.yaml", "architecture.yaml", "initial.safetensors"}
+"""What recipes/train.py writes before options.yml, with which a training begins."""
 TRAININGS = {"quantized": [], "full_precision": ["--set", "train.precision=32"]}
 
 
@@ -38,8 +41,11 @@ def main(argv: list[str] | None = None) -> None:
     add_config_arguments(parser, default="demo")
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
+    tests = len(config.data.test)
+    if tests > 1 or (not tests and config.data.photographs is None):
+        raise InputError(f"the demo evaluates on exactly one dataset folder, but 'data.test' has {tests}; give it one")
     run = Path(config.run)
-    if (run / "config.yaml").exists() and load_config(run / "config.yaml") != config:
+    if _exists(run / "config.yaml") and load_config(run / "config.yaml") != config:
         raise InputError(f"run folder '{run}' holds a run with another configuration; delete it or set another 'run'")
     given = ["--config", arguments.config, *(word for override in arguments.overrides for word in ("--set", override))]
 
@@ -64,6 +70,7 @@ def search(run: Path, given: list[str]) -> None:
 
 def train(run: Path, given: list[str]) -> None:
     """Train the found network in its precisions and in full precision, in two processes that share the cores."""
+    logs: dict[str, Path] = {}
     threads = str(max(1, (os.cpu_count() or 1) // len(TRAININGS)))
     processes: dict[str, subprocess.Popen[bytes]] = {}
     for training, changes in TRAININGS.items():
@@ -73,12 +80,17 @@ def train(run: Path, given: list[str]) -> None:
         if (folder / "options.yml").exists():
             command = ["-m", "quantnas_ext.sr.train", "-opt", str(folder / "options.yml"), "--auto_resume"]
         else:
+            _remove_untrained(folder)
             architecture = ["--architecture", str(run / "architecture.yaml"), "--run", str(folder)]
             command = [str(RECIPES / "train.py"), *given, *changes, *architecture]
-        # One of them shows its progress; train.log in its folder has that of the other.
-        quiet = None if not processes else subprocess.DEVNULL
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        processes[training] = subprocess.Popen([sys.executable, *command], stdout=quiet, env=environment, stderr=quiet)
+        command = [sys.executable, *command]
+        if not processes:  # one of them shows its progress, the other goes to a file
+            processes[training] = subprocess.Popen(command, env=environment)
+            continue
+        logs[training] = run / f"{training}.log"
+        with logs[training].open("ab") as log:
+            processes[training] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
         failed = [training for training, process in processes.items() if process.wait() != 0]
     except BaseException:
@@ -87,7 +99,8 @@ def train(run: Path, given: list[str]) -> None:
             process.wait()
         raise
     if failed:
-        raise InputError(f"training '{failed[0]}' stopped early; {run / failed[0] / 'train.log'} says why")
+        reasons = [f"'{training}' ({logs.get(training, 'its output is above')})" for training in failed]
+        raise InputError(f"training stopped early and can go on once the reason is removed: {', '.join(reasons)}")
 
 
 def evaluate(config: Config, run: Path) -> None:
@@ -119,6 +132,27 @@ def evaluate(config: Config, run: Path) -> None:
     print(f"\n{len(pairs)} held-out photographs, x{scale}; BitOps for inputs of 32x32 and 256x256 pixels")
     print(format_table(rows, ["network", PSNR, SSIM, BITOPS_32, BITOPS_256, BYTES]))
     print(f"picture: {run / 'comparison.png'}\nfigures: {run / 'evaluation.json'}")
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; refuses a run folder that cannot have one.
+
+    Raises:
+        InputError: when the name is too long or impossible for other reasons.
+    """
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise InputError(f"run folder '{path.parent}' cannot be used ({reason}); set another 'run'") from error
+
+
+def _remove_untrained(folder: Path) -> None:
+    """Remove what a training left that was stopped before it began; anything else in the folder makes it stay."""
+    if folder.is_dir() and all(
+        path.name in UNTRAINED or path.name.endswith((".part", ".tmp")) for path in folder.iterdir()
+    ):
+        shutil.rmtree(folder)
 
 
 def _run(command: list[str]) -> None:

@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     options = final_training_options(
         config, network.scale, images, run / "architecture.yaml", None if start is None else run / "initial.safetensors"
     )
+    # Last and complete or not at all: in a folder without this file no training has begun.
     write_options(options, run / "options.yml")
     weights = train(["-opt", str(run / "options.yml")], quiet=True)
     print(f"trained weights: {weights}")

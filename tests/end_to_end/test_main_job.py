@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -196,3 +197,27 @@ def test_the_demo_compares_bicubic_with_both_trainings_and_does_finished_steps_o
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
     with pytest.raises(InputError, match="another configuration"):
         demo.main(["--config", str(tmp_path / "demo.yaml"), "--set", "seed=5"])
+
+    unfinished = run / "full_precision"
+    for path in unfinished.iterdir():
+        if path.name not in ("config.yaml", "architecture.yaml"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    demo.main(["--config", str(tmp_path / "demo.yaml")])
+    assert json.loads((run / "evaluation.json").read_text()).keys() == result.keys()
+    assert (unfinished / "network.safetensors").is_file()
+
+
+def test_the_demo_refuses_what_it_cannot_evaluate_before_the_search(tmp_path: Path) -> None:
+    for tests in ("{a: x, b: y}", "{}"):
+        changes = [f"run={tmp_path / 'run'}", "data.photographs=null", "data.train=[x]", f"data.test={tests}"]
+        with pytest.raises(InputError, match="exactly one dataset folder"):
+            demo.main([word for change in changes for word in ("--set", change)])
+    with pytest.raises(InputError, match="cannot be used"):
+        demo.main(["--set", f"run={tmp_path / ('a' * 5000)}"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_training_of_the_demo_says_where_its_output_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'quantized' .*above.*'full_precision' .*full_precision\.log"):
+        demo.train(tmp_path, ["--config", "demo"])
+    assert (tmp_path / "full_precision.log").read_text().startswith("error: architecture file")
