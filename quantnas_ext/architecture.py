@@ -95,7 +95,8 @@ class Architecture:
                 raise unknown_name(f"choice in an architecture of space {self.space!r}:", label, known)
             _check_value(known[label], value)
         for choice in tree:
-            needed = choice.parent is None or self.choices.get(choice.parent[0]) == choice.parent[1]
+            owners = choice.owners if choice.parent is None else (choice.parent,)
+            needed = not owners or any(self.choices.get(label) == value for label, value in owners)
             if needed and choice.label not in self.choices:
                 values = ", ".join(map(str, choice.values))
                 raise InputError(f"the architecture lacks choice {choice.label!r}; give it one of {values}")

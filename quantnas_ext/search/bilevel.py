@@ -83,6 +83,20 @@ class SearchSettings:
     gradient_clip: float | None
 
 
+CHECKPOINT_KEYS = (
+    "settings",
+    "epoch",
+    "step",
+    "records",
+    "model",
+    "distribution",
+    "objective",
+    "optimizer",
+    "architecture_optimizer",
+    "scheduler",
+)
+
+
 @dataclass
 class _Progress:
     epoch: int = 0
@@ -276,7 +290,7 @@ class BilevelSearch:
         save_checkpoint(state, path)
 
     def _load(self, path: Path) -> None:
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, required=CHECKPOINT_KEYS)
         if state.get("settings") != self._fingerprint():
             raise InputError(
                 f"{path} belongs to a search with other settings; use the configuration it was started with, "
