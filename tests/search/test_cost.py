@@ -1,6 +1,7 @@
 """Expected costs: exact values, exact gradients, and agreement with an independent counter."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,29 +26,18 @@ def space(**arguments: Any) -> SRBasicSpace:
     return SRBasicSpace(**{"scale": 2, "width": 6, "cells": 2, "bits": [4, 8, 32], **arguments})
 
 
-def independent_bitops(network: nn.Module) -> float:
-    """torch's own FLOP counter for every layer, times the bits that the layer says it has."""
-    network.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.rand(SHAPE))
-    total = 0.0
-    for path, module in network.named_modules():
-        if isinstance(module, QuantConv2d):
-            flops = sum(counter.get_flop_counts()[f"{type(network).__name__}.{path}"].values())
-            total += flops / 2 * module.precision.weight_bits * module.precision.activation_bits
-    return total
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("share_cells", [True, False])
-def test_one_hot_expectation_and_profiler_equal_the_frozen_networks_bitops(seed: int, share_cells: bool) -> None:
+def test_one_hot_expectation_and_profiler_equal_the_frozen_networks_bitops(
+    seed: int, share_cells: bool, independent_bitops: Callable[..., float]
+) -> None:
     model = space(share_cells=share_cells)
     distribution = ArchitectureDistribution(ChoiceTree.of(model))
     torch.manual_seed(seed)
     for logits in distribution.parameters():  # one-hot at random
         logits.data = torch.where(torch.arange(len(logits)) == torch.randint(len(logits), ()), 1e4, -1e4)
     sample = distribution.most_likely()
-    counted = independent_bitops(model.freeze(sample))
+    counted = independent_bitops(model.freeze(sample), SHAPE)
     assert counted > 0
     cost = ExpectedCost(BitOps(SHAPE), model, distribution)
     assert float(cost(distribution.draw())) == pytest.approx(counted, rel=1e-9)

@@ -12,6 +12,7 @@ from basicsr.models import build_model
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import load_config
 from quantnas_ext.quantization import initial_step, quantized_layers
+from quantnas_ext.sr import arch  # noqa: F401 (enters the network in the registry of BasicSR)
 from quantnas_ext.sr import model as model_module
 from quantnas_ext.sr.model import QuantNASModel
 from quantnas_ext.sr.options import final_training_options, parse_arguments, read_options, write_options
@@ -101,7 +102,7 @@ def test_a_resumed_training_goes_on_in_the_right_phase(
     resumed = build()
     paths = resumed.opt["path"]
     resumed.load_network(resumed.net_g, f"{paths['models']}/net_g_{iteration}.pth")
-    resumed.resume_training(torch.load(f"{paths['training_states']}/{iteration}.state"))
+    resumed.resume_training(torch.load(f"{paths['training_states']}/{iteration}.state", weights_only=True))
     assert {layer.quantized for layer in quantized_layers(resumed.net_g)} == {iteration > FULL_PRECISION_ITER}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the schedule, which moves before the optimizer's first step here
