@@ -169,5 +169,5 @@ def test_the_page_on_configuration_has_every_argument_of_a_space_with_its_defaul
 
 def test_the_readme_shows_pictures_that_are_small_enough_for_a_front_page() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert "docs/images/demo_comparison.png" in pictures
+    assert "docs/images/demo_comparison.jpg" in pictures
     assert all((ROOT / picture).stat().st_size < 700_000 for picture in pictures)
