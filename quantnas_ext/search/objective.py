@@ -169,7 +169,9 @@ class SearchObjective(nn.Module):
             total = total + self.multipliers(self._limited(itself)).to(task_loss.dtype)
         weight = entropy_weight(self.entropy, t, epochs)
         if weight:
-            total = total + weight * regularization(self.regularizer, distribution, draw)
+            # The entropy is there already, for the logs.
+            term = entropy if self.regularizer == "entropy" else regularization(self.regularizer, distribution, draw)
+            total = total + weight * term
         return total, parts
 
     def _limited(self, draw: Draw) -> list[Tensor]:
