@@ -82,9 +82,14 @@ class SearchConfig:
         weight_decay: Adam's weight decay for the weights.
         gradient_clip: Largest norm of the weights' gradient.
         architecture_learning_rate: Adam's learning rate for the logits, which move by about as much in a step.
-        noise: Distribution of the quantization noise; "none" searches without noise.
+        quantization: How quantization shows in the search: as noise, as quantizers of every precision that share a
+            weight ("direct") or have one each ("direct_separate"), or not at all.
+        noise: Distribution of the quantization noise.
         noise_mixture: How the noise of several precisions adds up: "rss", the root sum of squares of independent
             draws, or "power", the expected error power.
+        masked_noise: Whether zero activations get no noise.
+        evaluation: How blocks compute their candidates: merged with a noise scale for each ("exact"), merged with one
+            noise scale for a block ("fast"), or one after the other.
         relaxation: How the probabilities of a step are drawn from the logits.
         temperature: Of Gumbel draws, at the first and last step after the warm-up.
         regularizer: What "entropy" weighs: the entropy of the architecture's distribution, the absolute logits ("l1"),
@@ -104,9 +109,14 @@ class SearchConfig:
     weight_decay: float = number(3e-8, least=0)
     gradient_clip: float = number(5.0, above=0)
     architecture_learning_rate: float = number(3e-4, above=0)
-    noise: Literal["uniform", "gaussian", "none"] = "uniform"
+    quantization: Literal["noise", "direct", "direct_separate", "none"] = "noise"
+    noise: Literal["uniform", "gaussian"] = "uniform"
     noise_mixture: Literal["rss", "power"] = "rss"
-    relaxation: Literal["softmax", "gumbel", "gumbel_hard", "dropout"] = "softmax"
+    masked_noise: bool = False
+    evaluation: Literal["exact", "fast", "separate"] = "exact"
+    relaxation: Literal[
+        "softmax", "gumbel", "gumbel_hard", "gumbel_hard_sampled", "dropout", "one_path", "two_paths"
+    ] = "softmax"
     temperature: list[float] = field(default_factory=lambda: [10.0, 0.1])
     regularizer: Literal["entropy", "l1", "exp", "none"] = "entropy"
     entropy: float = number(1e-3, least=0)

@@ -41,7 +41,7 @@ def test_a_saved_configuration_loads_equal_whatever_differs_from_the_defaults(tm
         run="runs/ö",
         space=SpaceConfig("sr_basic", {"scale": 2, "bits": [4, "w4a8"], "body": {"cells": 3, "adq": False, "x": None}}),
         data=DataConfig(train=["a", "no"], test={"Set5": "b", "1e-3": "c"}, validation_share=0.25),
-        search=SearchConfig(steps_per_epoch=5, weight_decay=3e-8, noise="none", bitops_penalty=-2.0),
+        search=SearchConfig(steps_per_epoch=5, weight_decay=3e-8, noise="gaussian", bitops_penalty=-2.0),
         train=TrainConfig(precision="w4a8", from_supernet=True, learning_rate=1e-5),
     )
     save_config(config, tmp_path / "config.yaml")

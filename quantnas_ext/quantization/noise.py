@@ -33,7 +33,7 @@ def value_range(x: Tensor) -> Tensor:
     return high.float() - low.float()
 
 
-def _sqrt(squares: Tensor) -> Tensor:
+def safe_sqrt(squares: Tensor) -> Tensor:
     """Square root whose gradient at zero is zero instead of infinite (all weight on 32 bits would give NaN)."""
     positive = squares > 0
     return torch.where(positive, squares, 1.0).sqrt() * positive
@@ -47,31 +47,61 @@ def mixture_noise_scale(probabilities: Tensor, steps: Tensor, mixture: NoiseMixt
     precision drawn at random, which does not shrink in the middle of the simplex.
 
     Args:
-        probabilities: ``[B]``, one for each precision.
-        steps: ``[B]``, step of each precision in any unit; 0 for 32 bits.
+        probabilities: ``[..., B]``, one for each precision.
+        steps: ``[..., B]``, step of each precision in any unit; 0 for 32 bits.
         mixture: ``"rss"`` or ``"power"``.
 
     Returns:
-        A float32 scalar in the unit of ``steps``, differentiable in ``probabilities``; its gradient at zero is zero.
+        ``[...]``, float32, in the unit of ``steps``, differentiable in ``probabilities``; its gradient at zero is zero.
     """
     probabilities, steps = probabilities.float(), steps.float()
     weights = probabilities.square() if mixture == "rss" else probabilities
-    return _sqrt((weights * steps.square()).sum())
+    return safe_sqrt((weights * steps.square()).sum(dim=-1))
 
 
-def add_quantization_noise(x: Tensor, scale: Tensor, distribution: NoiseDistribution = "uniform") -> Tensor:
+def unit_noise_(x: Tensor, distribution: NoiseDistribution, generator: torch.Generator | None = None) -> Tensor:
+    """Fill ``x`` with fresh independent noise of step 1, in place.
+
+    Args:
+        x: any shape.
+        distribution: ``"uniform"`` on [-1/2, 1/2] or ``"gaussian"`` with standard deviation 1/2.
+        generator: on the device of ``x``; torch's global one by default.
+    """
+    if distribution == "uniform":
+        return x.uniform_(-0.5, 0.5, generator=generator)
+    return x.normal_(0.0, 0.5, generator=generator)
+
+
+def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False) -> Tensor:
+    """``x + scale * noise``.
+
+    Args:
+        x: any shape.
+        scale: scalar step in the units of ``x`` (see ``mixture_noise_scale`` and ``value_range``).
+        noise: unit noise, shape of ``x``.
+        masked: leave zeros as they are. A quantizer does too, and behind a ReLU half of all values are zero.
+
+    Returns:
+        Same shape and dtype as ``x``. Gradients flow to ``x`` and ``scale``.
+    """
+    noise = noise.to(x.dtype)
+    if masked:
+        noise = noise * (x != 0)
+    return torch.addcmul(x, noise, scale.to(x.dtype))
+
+
+def add_quantization_noise(
+    x: Tensor, scale: Tensor, distribution: NoiseDistribution = "uniform", *, masked: bool = False
+) -> Tensor:
     """``x + scale * e`` with fresh independent noise for every element.
 
     Args:
         x: any shape.
         scale: scalar step in the units of ``x`` (see ``mixture_noise_scale`` and ``value_range``).
         distribution: ``"uniform"`` on [-1/2, 1/2] or ``"gaussian"`` with standard deviation 1/2.
+        masked: leave zeros as they are.
 
     Returns:
         Same shape and dtype as ``x``. ``e`` carries no gradient; ``x`` and ``scale`` do.
     """
-    if distribution == "uniform":
-        noise = torch.rand_like(x).sub_(0.5)
-    else:
-        noise = torch.randn_like(x).mul_(0.5)
-    return torch.addcmul(x, noise, scale.to(x.dtype))
+    return add_noise(x, scale, unit_noise_(torch.empty_like(x), distribution), masked=masked)

@@ -20,12 +20,12 @@ from tqdm import tqdm
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
-from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
+from quantnas_ext.search.distribution import Draw
 from quantnas_ext.search.lightning import architecture_optimizer
 from quantnas_ext.search.objective import Penalty, SearchObjective, entropy_weight
 from quantnas_ext.search.relaxation import draw_generator
 from quantnas_ext.search.sampling import EpochSampler
-from quantnas_ext.search.supernet import MixedQuantLayer
+from quantnas_ext.search.supernet_context import SupernetContext
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SearchPlan:
 class SearchSettings:
     """What a strategy asks of an evaluator (see ``QuantNAS`` for the meanings)."""
 
-    distribution: ArchitectureDistribution
+    context: SupernetContext
     objective: SearchObjective
     architecture_learning_rate: float
     warmup_epochs: int
@@ -116,7 +116,7 @@ class BilevelSearch:
 
     def __init__(self, plan: SearchPlan, settings: SearchSettings, accelerator: Accelerator, model: nn.Module) -> None:
         self.plan, self.settings, self.accelerator = plan, settings, accelerator
-        self.distribution, self.objective = settings.distribution, settings.objective
+        self.distribution, self.objective = settings.context.distribution, settings.objective
         self.distribution.to(accelerator.device)
         self.objective.to(accelerator.device)
         logits = list(self.distribution.parameters())
@@ -213,11 +213,12 @@ class BilevelSearch:
         """Logits down the gradient of the objective; weights get no gradient at all."""
         inputs, targets = batch
         draw = self._draw(0)
-        with self.accelerator.autocast():
-            task_loss = self.plan.loss(self.bare(inputs), targets)
-        loss, _ = self.objective(task_loss, draw, t, self.plan.epochs - self.settings.warmup_epochs)
         logits = list(self.distribution.parameters())
-        gradients = torch.autograd.grad(loss, logits, allow_unused=True)
+        with frozen(self.weights):
+            with self.accelerator.autocast():
+                task_loss = self.plan.loss(self.bare(inputs), targets)
+            loss, _ = self.objective(task_loss, draw, t, self.plan.epochs - self.settings.warmup_epochs)
+            gradients = torch.autograd.grad(loss, logits, allow_unused=True)
         for parameter, gradient in zip(logits, gradients, strict=True):
             parameter.grad = None if gradient is None else reduce(gradient, "mean")
         self.arch_optimizer.step()
@@ -231,6 +232,7 @@ class BilevelSearch:
         steps = self.plan.steps_per_epoch
         warmup, total = self.settings.warmup_epochs * steps, self.plan.epochs * steps
         progress = (self.progress.step - warmup) / max(1, total - warmup - 1)
+        self.settings.context.bank.begin(self.plan.seed, self.accelerator.process_index, self.progress.step, phase)
         return self.distribution.draw(progress, draw_generator(self.plan.seed, self.progress.step, phase))
 
     def _weight_step(self, batch: Sequence[Tensor]) -> Tensor:
@@ -321,7 +323,7 @@ class BilevelSearch:
             "weight_decay": plan.weight_decay,
             "gradient_clip": self.settings.gradient_clip,
             "mixed_precision": self.accelerator.mixed_precision,
-            "noise": sorted({str(m.noise) for m in self.bare.modules() if isinstance(m, MixedQuantLayer)}),
+            "quantization": asdict(self.settings.context.quantization),
             "shapes": {name: list(tensor.shape) for name, tensor in self.bare.state_dict().items()},
             "architecture_learning_rate": self.settings.architecture_learning_rate,
             "warmup_epochs": self.settings.warmup_epochs,
@@ -336,6 +338,19 @@ class BilevelSearch:
 def _describe(goal: Penalty | Budget) -> dict[str, Any]:
     numbers = {key: value for key, value in vars(goal).items() if key != "cost"}
     return {"kind": type(goal).__name__, "cost": goal.cost.name, "input": list(goal.cost.input_shape), **numbers}
+
+
+@contextmanager
+def frozen(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """No gradients for weights, and none of the work for them, within this context."""
+    learning = [weight for weight in weights if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 @contextmanager

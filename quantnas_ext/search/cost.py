@@ -136,7 +136,7 @@ class ExpectedCost(nn.Module):
 
     def forward(self, draw: Draw) -> Tensor:
         """Expected cost under a draw: a float64 scalar, differentiable in the draw's probabilities."""
-        table = torch.cat([draw.probabilities.flatten(), draw.probabilities.new_ones(1)])
+        table = torch.cat([draw.expectation.flatten(), draw.expectation.new_ones(1)])
         return table[self.index].double().prod(dim=1) @ self.coefficients
 
     def of(self, sample: Mapping[str, Any]) -> float:

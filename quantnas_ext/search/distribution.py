@@ -21,15 +21,26 @@ class Draw:
     Attributes:
         probabilities: ``[choices, most values]``, rows as in the distribution's tree, zero where a row is shorter.
         soft: what the entropy is that of: the same, except for one-hot probabilities, whose entropy is zero whatever
-            the logits; there it is the soft draw that they were made from.
+            the logits; there it is the soft draw that they were made from, or the distribution they were sampled from.
         log_probabilities: the logarithms of ``soft``, zero where a row is shorter or a value dropped.
         by_label: the rows, each of its own length, by label.
+        sampled: by label the places of the values to evaluate; None for all.
     """
 
     probabilities: Tensor
     soft: Tensor
     log_probabilities: Tensor
     by_label: Mapping[str, Tensor]
+    sampled: Mapping[str, tuple[int, ...]] | None = None
+
+    @property
+    def expectation(self) -> Tensor:
+        """The probabilities that expected costs are of: the draw itself, or what sampled candidates were drawn from."""
+        return self.probabilities if self.sampled is None else self.soft
+
+    def active(self, label: str) -> tuple[int, ...]:
+        """Places of the values of a label that are to be evaluated: all, or the sampled ones."""
+        return tuple(range(len(self.by_label[label]))) if self.sampled is None else self.sampled[label]
 
     def __getitem__(self, label: str) -> Tensor:
         return self.by_label[label]
@@ -136,9 +147,11 @@ class ArchitectureDistribution(nn.Module):
 
     def _drawn(self, relaxation: Relaxation, progress: float, generator: torch.Generator | None) -> Draw:
         flat = torch.cat([*self.logits.values(), self._present.new_full((1,), -torch.inf, dtype=torch.float32)])
-        probabilities, soft, logs = relaxation.relax(flat[self._position], self._present, progress, generator)
-        rows = probabilities.flatten()[self._flat].split(self._lengths)
-        return Draw(probabilities, soft, logs, dict(zip(self.rows, rows, strict=True)))
+        drawn = relaxation.relax(flat[self._position], self._present, progress, generator)
+        rows = drawn.probabilities.flatten()[self._flat].split(self._lengths)
+        sampled = None if drawn.sampled is None else dict(zip(self.rows, drawn.sampled, strict=True))
+        by_label = dict(zip(self.rows, rows, strict=True))
+        return Draw(drawn.probabilities, drawn.soft, drawn.log_probabilities, by_label, sampled)
 
     def block_entropies(self, draw: Draw | None = None) -> Tensor:
         """Entropy of each block's joint distribution, ``H(op) + sum p(op) H(bits | op)``, in nats.

@@ -9,15 +9,16 @@ from typing import Any
 import nni
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from nni.nas.evaluator import Evaluator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.bilevel import BilevelSearch, EpochRecord, SearchPlan, SearchSettings
-from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.processes import process_state
+from quantnas_ext.search.supernet_context import SupernetContext
 
 
 class AccelerateEvaluator(Evaluator):
@@ -93,7 +94,7 @@ class AccelerateEvaluator(Evaluator):
 
     def bind(
         self,
-        distribution: ArchitectureDistribution,
+        context: SupernetContext,
         objective: SearchObjective,
         *,
         architecture_learning_rate: float,
@@ -109,9 +110,7 @@ class AccelerateEvaluator(Evaluator):
             raise InputError(
                 f"a warm-up of {warmup_epochs} epochs leaves nothing of {self.plan.epochs} epochs; use a shorter one"
             )
-        self._settings = SearchSettings(
-            distribution, objective, architecture_learning_rate, warmup_epochs, gradient_clip
-        )
+        self._settings = SearchSettings(context, objective, architecture_learning_rate, warmup_epochs, gradient_clip)
         return self
 
     def evaluate(self, model: nn.Module) -> float:
@@ -131,7 +130,10 @@ class AccelerateEvaluator(Evaluator):
             raise InputError("AccelerateEvaluator searches; use it with the QuantNAS strategy")
         process_state()
         AcceleratorState._reset_state()  # an earlier search of this process may have had another precision
-        accelerator = Accelerator(mixed_precision=self.mixed_precision)
+        # Weights of candidates that a draw leaves out get no gradient, on any process.
+        sampling = self._settings.context.distribution.relaxation.samples
+        handlers = [DistributedDataParallelKwargs(find_unused_parameters=sampling)]
+        accelerator = Accelerator(mixed_precision=self.mixed_precision, kwargs_handlers=handlers)
         result = BilevelSearch(self.plan, self._settings, accelerator, model).run()
         if nni.get_current_parameter() is not None:
             nni.report_final_result(result)

@@ -13,6 +13,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.relaxation import draw_generator
+from quantnas_ext.search.supernet_context import SupernetContext
 
 
 def architecture_optimizer(distribution: ArchitectureDistribution, learning_rate: float) -> optim.Adam:
@@ -25,7 +26,7 @@ class QuantNASLightningModule(DartsLightningModule):
 
     Args:
         training_module: the evaluator's module, which computes losses and owns the weight optimizer.
-        distribution: over the choices of the supernet in ``training_module``.
+        context: of the supernet in ``training_module``.
         objective: loss of the architecture step.
         architecture_learning_rate: Adam's, for the logits.
         gradient_clip_val: largest gradient norm of the weights; None for no clipping.
@@ -35,7 +36,7 @@ class QuantNASLightningModule(DartsLightningModule):
     def __init__(
         self,
         training_module: Any,
-        distribution: ArchitectureDistribution,
+        context: SupernetContext,
         objective: SearchObjective,
         *,
         architecture_learning_rate: float,
@@ -48,7 +49,8 @@ class QuantNASLightningModule(DartsLightningModule):
             gradient_clip_val=gradient_clip_val,
             warmup_epochs=warmup_epochs,
         )
-        self.distribution = distribution
+        self._context = (context,)
+        self.distribution = context.distribution
         self.objective = objective
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
@@ -80,6 +82,7 @@ class QuantNASLightningModule(DartsLightningModule):
     def _draw(self, batch_idx: int, progress: float, phase: int) -> Draw:
         """The draw of a phase (0: architecture, 1: weights) of a step, the same on all processes."""
         step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        self._context[0].bank.begin(self._seed, self.trainer.global_rank, step, phase)
         return self.distribution.draw(progress, draw_generator(self._seed, step, phase))
 
     def on_fit_start(self) -> Any:

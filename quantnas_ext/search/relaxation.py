@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from quantnas_ext.errors import InputError, unknown_name
 
-RelaxationName = Literal["softmax", "gumbel", "gumbel_hard", "dropout"]
-RELAXATIONS: tuple[RelaxationName, ...] = ("softmax", "gumbel", "gumbel_hard", "dropout")
+RelaxationName = Literal["softmax", "gumbel", "gumbel_hard", "gumbel_hard_sampled", "dropout", "one_path", "two_paths"]
+RELAXATIONS: tuple[RelaxationName, ...] = get_args(RelaxationName)
+TEMPERED = ("gumbel", "gumbel_hard", "gumbel_hard_sampled")
+PATHS = {"one_path": 1, "two_paths": 2}
+
+
+class Relaxed(NamedTuple):
+    """Probabilities drawn from logits.
+
+    Attributes:
+        probabilities: ``[choices, most values]``, zero where a row is shorter.
+        soft: those that hard ones were made from, or the distribution that paths were sampled from; else the same.
+        log_probabilities: of ``soft``, zero where a value is absent or dropped.
+        sampled: for every row the places of the values to evaluate; None for all.
+    """
+
+    probabilities: Tensor
+    soft: Tensor
+    log_probabilities: Tensor
+    sampled: list[tuple[int, ...]] | None
 
 
 @dataclass(frozen=True)
@@ -25,8 +43,19 @@ class Relaxation:
     * ``gumbel_hard``: the arg max of such a draw, as zeros and one 1. Straight through: the gradient is that of the
       soft draw, as if the output were it. All candidates are evaluated, those with zero included, because the gradient
       of a candidate's probability needs its output.
+    * ``gumbel_hard_sampled``: the same, but only the chosen candidates are evaluated; the others' probabilities get no
+      gradient from the task. It is cheap, and biased.
     * ``dropout``: each of the K candidates of a choice is kept with probability ``2 / K`` (one at random where none
-      would be), and the probabilities of the kept ones are renormalised. The others get no gradient.
+      would be), and the probabilities of the kept ones are renormalised. The others are not evaluated and get no
+      gradient.
+    * ``one_path``: one candidate of every choice, drawn from the distribution, has probability 1 with the gradient of
+      ``p / p``, the denominator detached: that of its logarithm. On average over draws that is the gradient of the
+      mixture of all candidates, for a loss linear in a block's output.
+    * ``two_paths``: two candidates of every choice, drawn from the distribution without replacement, with their
+      probabilities renormalised (ProxylessNAS: Cai et al., ICLR 2019, section 3.2.1).
+
+    With paths, costs and entropy are those of the distribution that the paths are drawn from: their exact gradient
+    costs nothing.
 
     Attributes:
         name: one of these.
@@ -52,44 +81,72 @@ class Relaxation:
         """Whether draws differ from each other."""
         return self.name != "softmax"
 
+    @property
+    def samples(self) -> bool:
+        """Whether draws leave candidates out, which are then not evaluated."""
+        return self.name in (*PATHS, "gumbel_hard_sampled", "dropout")
+
     def temperature_at(self, progress: float) -> float:
         """Temperature after a share ``progress`` (0 to 1) of the search."""
         start, end = self.temperature
         return start + (end - start) * min(1.0, max(0.0, progress))
 
-    def relax(
-        self, logits: Tensor, present: Tensor, progress: float, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def relax(self, logits: Tensor, present: Tensor, progress: float, generator: torch.Generator | None) -> Relaxed:
         """Draw.
 
         Args:
             logits: ``[choices, most values]``, minus infinity where a row is shorter.
             present: which entries there are.
-            progress: share of the search that is done.
+            progress: share of the search that is done, which sets the temperature.
             generator: source of the noise, on the CPU; torch's global one by default.
-
-        Returns:
-            The probabilities; the soft ones that hard ones were made from (else the same); the logarithms of the
-            latter, zero where a value is absent or dropped.
         """
-        kept = present
-        if self.name in ("gumbel", "gumbel_hard"):
-            # An exponential variate is never 0 in double precision but may round to it in single.
-            exponential = torch.empty(logits.shape, dtype=torch.float64).exponential_(generator=generator)
-            noise = -exponential.log().to(logits)
-            logits = (logits + noise) / self.temperature_at(progress)
-        elif self.name == "dropout":
-            uniform = torch.rand(logits.shape, generator=generator).to(logits).masked_fill(~present, 2.0)
-            lowest = uniform == uniform.amin(dim=1, keepdim=True)
-            kept = present & ((uniform * present.sum(dim=1, keepdim=True) < 2.0) | lowest)
-            logits = logits.masked_fill(~kept, -torch.inf)
-        logs = logits.log_softmax(dim=1).masked_fill(~kept, 0.0)
-        soft = logs.exp() * kept
-        if self.name != "gumbel_hard":
-            return soft, soft, logs
-        hard = torch.zeros_like(soft).scatter(1, soft.argmax(dim=1, keepdim=True), 1.0)
+        if self.name == "dropout":
+            kept = self._kept(present.cpu(), generator)
+            logs, soft = _softmax(logits, present & kept.to(present.device))
+            return Relaxed(soft, soft, logs, _places(kept))
+        if self.name == "softmax":
+            logs, soft = _softmax(logits, present)
+            return Relaxed(soft, soft, logs, None)
+        # An exponential variate is never 0 in double precision but may round to it in single.
+        exponential = torch.empty(logits.shape, dtype=torch.float64).exponential_(generator=generator)
+        perturbed = logits - exponential.log().to(logits)
+        if self.name in PATHS:
+            logs, soft = _softmax(logits, present)
+            # The largest of logits with Gumbel noise are a sample without replacement.
+            most = perturbed.topk(min(PATHS[self.name], perturbed.shape[1]), dim=1).indices
+            chosen = torch.zeros_like(present).scatter(1, most, True) & present
+            if self.name == "one_path":
+                paths = torch.where(chosen, (logs - logs.detach()).exp(), 0.0)
+            else:
+                _, paths = _softmax(logits, chosen)
+            return Relaxed(paths, soft, logs, _places(chosen.cpu()))
+        logs, soft = _softmax(perturbed / self.temperature_at(progress), present)
+        if self.name == "gumbel":
+            return Relaxed(soft, soft, logs, None)
+        chosen = torch.zeros_like(present).scatter(1, soft.argmax(dim=1, keepdim=True), True)
         # In this order the value is exactly 0 or 1: a difference of equal numbers is exactly 0.
-        return hard + (soft - soft.detach()), soft, logs
+        hard = chosen.to(soft) + (soft - soft.detach())
+        if self.name == "gumbel_hard":
+            return Relaxed(hard, soft, logs, None)
+        return Relaxed(hard * chosen, soft, logs, _places(chosen.cpu()))
+
+    @staticmethod
+    def _kept(present: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Each value with probability 2 / K, one at random where none would be."""
+        uniform = torch.rand(present.shape, generator=generator).masked_fill(~present, 2.0)
+        lowest = uniform == uniform.amin(dim=1, keepdim=True)
+        return present & ((uniform * present.sum(dim=1, keepdim=True) < 2.0) | lowest)
+
+
+def _softmax(logits: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Logarithms and probabilities of the kept entries of every row; zero elsewhere."""
+    logs = logits.masked_fill(~kept, -torch.inf).log_softmax(dim=1).masked_fill(~kept, 0.0)
+    return logs, logs.exp() * kept
+
+
+def _places(chosen: Tensor) -> list[tuple[int, ...]]:
+    """For every row the columns that are true."""
+    return [tuple(index for index, value in enumerate(row) if value) for row in chosen.tolist()]
 
 
 def draw_generator(seed: int, step: int, phase: int) -> torch.Generator:

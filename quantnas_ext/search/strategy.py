@@ -12,17 +12,21 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.quantization.noise import NoiseMixture
+from quantnas_ext.quantization.noise import NoiseDistribution, NoiseMixture
 from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.choice_tree import ChoiceTree
 from quantnas_ext.search.distribution import ArchitectureDistribution, DrawnSoftmax
 from quantnas_ext.search.evaluator import AccelerateEvaluator
 from quantnas_ext.search.lightning import QuantNASLightningModule
+from quantnas_ext.search.merged_blocks import MixedChoiceBlock, MixedSharedInput, share_activation_quantizers
+from quantnas_ext.search.mixed_layers import MixedQuantConv2d, MixedQuantLinear
 from quantnas_ext.search.objective import Penalty, SearchObjective
 from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer
 from quantnas_ext.search.relaxation import Relaxation, RelaxationName
+from quantnas_ext.search.search_quantization import Evaluation, Mode, SearchQuantization
 from quantnas_ext.search.selection import ArchitectureSelector
-from quantnas_ext.search.supernet import MixedLayerChoice, MixedQuantConv2d, MixedQuantLinear, Noise, NoiseModel
+from quantnas_ext.search.supernet import MixedLayerChoice
+from quantnas_ext.search.supernet_context import SupernetContext
 
 
 class QuantNAS(DARTS):
@@ -40,10 +44,15 @@ class QuantNAS(DARTS):
             probable joint architecture within all budgets.
         entropy: largest weight of the regularizer (mu_max), reached in the last epoch; see ``entropy_weight``.
         regularizer: ``"entropy"`` (joint), ``"l1"``, ``"exp"`` or ``"none"``, see ``regularization``.
-        relaxation: ``"softmax"``, ``"gumbel"``, ``"gumbel_hard"`` or ``"dropout"``, see ``Relaxation``.
+        relaxation: ``"softmax"``, ``"gumbel"``, ``"gumbel_hard"``, ``"gumbel_hard_sampled"``, ``"dropout"``,
+            ``"one_path"`` or ``"two_paths"``, see ``Relaxation``.
         temperature: of Gumbel draws, at the first and last step after the warm-up.
-        noise: ``"uniform"``, ``"gaussian"`` or ``"none"``.
+        quantization: how it shows in the search: ``"noise"``, ``"direct"``, ``"direct_separate"`` or ``"none"``.
+        noise: ``"uniform"`` or ``"gaussian"``.
         noise_mixture: how the noise of several precisions mixes, ``"rss"`` or ``"power"``.
+        masked_noise: no noise on zero activations.
+        evaluation: of blocks, ``"exact"``, ``"fast"`` or ``"separate"``; for this and the four above see
+            ``SearchQuantization``.
         architecture_learning_rate: Adam's, for the logits. Adam moves a logit by about this much a step, so a search of
             few steps needs more: at least 10 / (number of architecture steps).
         warmup_epochs: epochs at the start in which only weights are trained.
@@ -63,8 +72,11 @@ class QuantNAS(DARTS):
         regularizer: Regularizer = "entropy",
         relaxation: RelaxationName = "softmax",
         temperature: tuple[float, float] = (10.0, 0.1),
-        noise: Noise = "uniform",
+        quantization: Mode = "noise",
+        noise: NoiseDistribution = "uniform",
         noise_mixture: NoiseMixture = "rss",
+        masked_noise: bool = False,
+        evaluation: Evaluation = "exact",
         architecture_learning_rate: float = 3e-4,
         warmup_epochs: int = 0,
         gradient_clip: float | None = 5.0,
@@ -86,12 +98,21 @@ class QuantNAS(DARTS):
             raise unknown_name("regularizer", regularizer, REGULARIZERS)
         self.regularizer = regularizer
         self.relaxation = Relaxation(relaxation, temperature)
-        self.noise = NoiseModel(noise, noise_mixture)
-        self._searched: tuple[ArchitectureDistribution, SearchObjective] | None = None
+        self.quantization = SearchQuantization(quantization, noise, noise_mixture, masked_noise, evaluation)
+        self._searched: tuple[SupernetContext, SearchObjective] | None = None
 
     @property
     def distribution(self) -> ArchitectureDistribution:
         """The distribution over architectures.
+
+        Raises:
+            RuntimeError: before the strategy has been given a model space.
+        """
+        return self.context.distribution
+
+    @property
+    def context(self) -> SupernetContext:
+        """What the modules of the supernet share.
 
         Raises:
             RuntimeError: before the strategy has been given a model space.
@@ -107,7 +128,7 @@ class QuantNAS(DARTS):
         """
         return self._require_searched()[1]
 
-    def _require_searched(self) -> tuple[ArchitectureDistribution, SearchObjective]:
+    def _require_searched(self) -> tuple[SupernetContext, SearchObjective]:
         if self._searched is None:
             raise RuntimeError("QuantNAS has no model space yet; call mutate_model(space) or run an experiment first")
         return self._searched
@@ -125,23 +146,34 @@ class QuantNAS(DARTS):
             raise InputError(f"this {type(model).__name__} is a supernet already; give each search a new model space")
         distribution = ArchitectureDistribution(ChoiceTree.of(model), self.relaxation)
         self._searched = (
-            distribution,
+            SupernetContext(distribution, self.quantization),
             SearchObjective(self.costs, self.entropy, model, distribution, self.regularizer),
         )
         self._arch_parameters = dict(distribution.logits.items())
         # DARTS.mutate_model would create logits of its own.
-        return OneShotStrategy.mutate_model(self, model)
+        OneShotStrategy.mutate_model(self, model)
+        share_activation_quantizers(model)
+        return model
 
     def default_mutation_hooks(self) -> list[MutationHook]:
         """Ours for quantized layers and layer choices, then those of DARTS."""
-        ours = [MixedQuantConv2d.mutate, MixedQuantLinear.mutate, MixedLayerChoice.mutate]
+        ours: list[MutationHook] = [
+            supernet_module.mutate
+            for supernet_module in (
+                MixedQuantConv2d,
+                MixedQuantLinear,
+                MixedChoiceBlock,
+                MixedSharedInput,
+                MixedLayerChoice,
+            )
+        ]
         return [*ours, *super().default_mutation_hooks()]
 
     def run_hook(self, hook: MutationHook, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
         """Run one mutation hook with what our supernet modules need."""
 
         def with_arguments(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
-            return hook(module, name, memo, {**mutate_kwargs, "distribution": self.distribution, "noise": self.noise})
+            return hook(module, name, memo, {**mutate_kwargs, "context": self.context})
 
         return super().run_hook(with_arguments, name, module, memo)
 
@@ -153,7 +185,7 @@ class QuantNAS(DARTS):
         """The search around a Lightning evaluator's module."""
         return QuantNASLightningModule(
             training_module,
-            self.distribution,
+            self.context,
             self.objective,
             architecture_learning_rate=self.arc_learning_rate,
             gradient_clip_val=self.gradient_clip_val,
@@ -164,7 +196,7 @@ class QuantNAS(DARTS):
         """Make an evaluator run the search; ``AccelerateEvaluator`` and Lightning evaluators can."""
         if isinstance(evaluator, AccelerateEvaluator):
             return evaluator.bind(
-                self.distribution,
+                self.context,
                 self.objective,
                 architecture_learning_rate=self.arc_learning_rate,
                 warmup_epochs=self.warmup_epochs,

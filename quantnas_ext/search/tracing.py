@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.nn.choice_block import SharedInput
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
 from quantnas_ext.search.choice_tree import Context
@@ -146,6 +148,8 @@ class _Trace:
             _refuse_searched_shapes(path, module)
             if isinstance(module, LayerChoice):
                 module.forward = self._all_candidates(module)  # type: ignore[method-assign]
+            elif isinstance(module, SharedInput):  # a supernet's would compute its blocks together
+                module.forward = partial(SharedInput.forward, module)  # type: ignore[method-assign]
             module.register_forward_pre_hook(self._begin)
             module.register_forward_hook(self._end, with_kwargs=True)
 

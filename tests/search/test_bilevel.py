@@ -17,7 +17,7 @@ from quantnas_ext.nn import MutableQuantConv2d
 from quantnas_ext.quantization import QuantConv2d
 from quantnas_ext.search import AccelerateEvaluator, BitOps, EpochRecord, Penalty, QuantNAS, run_experiment
 from quantnas_ext.search import bilevel as bilevel_module
-from quantnas_ext.search.supernet import MixedQuantConv2d
+from quantnas_ext.search.mixed_layers import LayerInput, MixedQuantConv2d
 
 COST = BitOps((1, 2, 4, 4))
 
@@ -50,9 +50,9 @@ def prepared(**strategy: Any) -> tuple[TwoWays, QuantNAS]:
 
 
 def test_one_step_is_an_adam_step_of_the_logits_and_then_a_clipped_one_of_the_weights(tmp_path: Path) -> None:
-    space, strategy = prepared(costs=[Penalty(COST, 0.5)], entropy=0.2, noise="none", gradient_clip=0.01)
+    space, strategy = prepared(costs=[Penalty(COST, 0.5)], entropy=0.2, quantization="none", gradient_clip=0.01)
     reference = copy.deepcopy(space)
-    by_hand = QuantNAS(costs=[Penalty(COST, 0.5)], entropy=0.2, noise="none")
+    by_hand = QuantNAS(costs=[Penalty(COST, 0.5)], entropy=0.2, quantization="none")
     torch.manual_seed(1)
     by_hand.mutate_model(reference)
     evaluator = AccelerateEvaluator(
@@ -88,11 +88,11 @@ def test_both_phases_see_noise_and_the_learning_rate_falls_along_a_cosine(
 ) -> None:
     space, strategy = prepared()
     seen: list[bool] = []
-    noisy = MixedQuantConv2d.noisy
+    compute = MixedQuantConv2d.compute
 
-    def watched(layer: MixedQuantConv2d, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        result = noisy(layer, x)
-        seen.append(not torch.equal(result[0], x) and not torch.equal(result[1], layer.weight))
+    def watched(layer: MixedQuantConv2d, source: LayerInput, *arguments: Any) -> torch.Tensor:
+        result = compute(layer, source, *arguments)
+        seen.append(not torch.allclose(result, layer._conv_forward(source.plain, layer.weight, layer.bias)))
         return result
 
     rates: list[float] = []
@@ -103,7 +103,7 @@ def test_both_phases_see_noise_and_the_learning_rate_falls_along_a_cosine(
             rates.append(optimizer.param_groups[0]["lr"])
         return step(optimizer, *arguments, **keywords)
 
-    monkeypatch.setattr(MixedQuantConv2d, "noisy", watched)
+    monkeypatch.setattr(MixedQuantConv2d, "compute", watched)
     monkeypatch.setattr(torch.optim.Adam, "step", stepped)
     data = TensorDataset(*batch(0))
     run_experiment(space, AccelerateEvaluator(data, data, epochs=2, batch_size=2), strategy, tmp_path)

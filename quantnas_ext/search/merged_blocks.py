@@ -1,0 +1,366 @@
+"""Blocks of a supernet that compute what their candidates have in common once, and single convolutions as one.
+
+Candidates of a block read one input, so ReLU, range and noise are made once for all; and convolution is linear, so
+candidates that are one convolution become one convolution with the probability-weighted sum of their kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput
+from quantnas_ext.quantization import value_range
+from quantnas_ext.quantization.merged_kernels import MergedShape, merged_kernels
+from quantnas_ext.quantization.noise import safe_sqrt
+from quantnas_ext.search.mixed_layers import LayerInput, MixedQuantConv2d
+from quantnas_ext.search.supernet import MixedLayerChoice, SupernetModule
+from quantnas_ext.search.supernet_context import SupernetContext
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate of a block under the present draw.
+
+    Attributes:
+        block: place of the block among those that read the input.
+        index: place of the candidate in the block.
+        module: the candidate.
+    """
+
+    block: int
+    index: int
+    module: nn.Module
+
+    @property
+    def first(self) -> MixedQuantConv2d | None:
+        """The convolution behind the ReLU that the candidate begins with, if it does."""
+        module = self.module
+        begins = type(module) is nn.Sequential and len(module) > 1 and isinstance(module[0], nn.ReLU)
+        return module[1] if begins and isinstance(module[1], MixedQuantConv2d) else None  # type: ignore[index]
+
+    @property
+    def only(self) -> MixedQuantConv2d | None:
+        """That convolution where it is all there is, and can be merged: odd size, "same" padding, no bias."""
+        first = self.first
+        if first is None or len(cast(nn.Sequential, self.module)) > 2 or first.bias is not None:
+            return None
+        extents = [d * (k - 1) for d, k in zip(first.dilation, first.kernel_size, strict=True)]
+        same = all(extent % 2 == 0 for extent in extents) and first.padding == tuple(e // 2 for e in extents)
+        return first if same and first.stride == (1, 1) else None
+
+
+@dataclass(frozen=True)
+class Merger:
+    """Single convolutions that are computed as one.
+
+    Attributes:
+        candidates: they, two or more.
+        shape: of the merged kernel.
+        starts: first output channel of every block that takes part, by its place.
+    """
+
+    candidates: tuple[Candidate, ...]
+    shape: MergedShape
+    starts: dict[int, int]
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """That keeps height and width."""
+        return self.shape.size[2] // 2, self.shape.size[3] // 2
+
+    @property
+    def products(self) -> int:
+        """Multiplications for one position."""
+        return math.prod(self.shape.size)
+
+
+def _merger(candidates: Sequence[Candidate]) -> Merger:
+    """Of all candidates given."""
+    layers = [cast(MixedQuantConv2d, candidate.only) for candidate in candidates]
+    blocks = {candidate.block: layer.out_channels for candidate, layer in zip(candidates, layers, strict=True)}
+    starts = {block: sum(width for other, width in blocks.items() if other < block) for block in blocks}
+    groups = math.gcd(*(layer.groups for layer in layers))
+    extents = [max(layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1 for layer in layers) for axis in (0, 1)]
+    size = (sum(blocks.values()), layers[0].in_channels // groups, extents[0], extents[1])
+    return Merger(tuple(candidates), MergedShape(size, groups), starts)
+
+
+def _products(candidates: Sequence[Candidate]) -> int:
+    """Multiplications for one position of separate convolutions."""
+    return sum(cast(MixedQuantConv2d, candidate.only).weight.numel() for candidate in candidates)
+
+
+def plan(candidates: Sequence[Candidate]) -> tuple[list[Merger], list[Candidate]]:
+    """Which candidates to merge, and which to compute on their own: what takes the fewest multiplications.
+
+    Args:
+        candidates: of all blocks that read the input.
+    """
+    alone = [candidate for candidate in candidates if candidate.only is None]
+    by_block: dict[int, list[Candidate]] = {}
+    for candidate in candidates:
+        if candidate.only is not None:
+            by_block.setdefault(candidate.block, []).append(candidate)
+    mergers = []
+    for singles in by_block.values():
+        merger = _merger(singles)
+        if len(singles) > 1 and merger.products <= _products(singles):
+            mergers.append(merger)
+        else:
+            alone += singles
+    if len(mergers) > 1:
+        together = _merger([candidate for merger in mergers for candidate in merger.candidates])
+        if together.shape.groups == 1 and together.products <= sum(merger.products for merger in mergers):
+            mergers = [together]
+    return mergers, alone
+
+
+def block_noise_scale(probabilities: Tensor, scales: Tensor) -> Tensor:
+    """One noise step for several candidates: ``sqrt(sum_k p_k^2 s_k^2 / sum_k p_k^2)``.
+
+    Candidates with kernels of the same energy that do not correlate then have, as a mixture, the output variance of
+    candidates with noise of their own. Training makes kernels correlate: see docs/benchmarks.md for how far it is off.
+
+    Args:
+        probabilities: ``[K]`` of the candidates.
+        scales: ``[K]``, their own steps.
+
+    Returns:
+        A scalar, differentiable in both.
+    """
+    weights = probabilities.square()
+    return safe_sqrt((weights * scales.square()).sum() / weights.sum())
+
+
+class _Evaluation:
+    """One forward pass of blocks that read the same tensor.
+
+    Args:
+        blocks: the blocks.
+        x: the tensor.
+    """
+
+    def __init__(self, blocks: Sequence[MixedChoiceBlock], x: Tensor, plans: dict[Any, Any]) -> None:
+        self.blocks = blocks
+        self.context = blocks[0].context
+        self.x = x
+        self.source = LayerInput(x, relu=True)
+        draw = self.context.draw
+        active = tuple(draw.active(block.label) for block in blocks)
+        if active not in plans:
+            candidates = [
+                Candidate(place, index, block[block.names[index]])
+                for place, (block, indices) in enumerate(zip(blocks, active, strict=True))
+                for index in indices
+            ]
+            plans[active] = plan(candidates)
+        self.mergers, self.alone = cast(tuple[list[Merger], list[Candidate]], plans[active])
+        self.probabilities = [draw[block.label].unbind() for block in blocks]
+        self.outputs: list[Tensor | None] = [None] * len(blocks)
+        self.noisy = blocks[0].training and self.context.quantization.mode == "noise"
+
+    def run(self) -> list[Tensor]:
+        """The blocks' outputs."""
+        if self.noisy and self.context.quantization.evaluation == "fast":
+            self._share_noise()
+        for merger in self.mergers:
+            self._add_merged(merger)
+        for candidate in self.alone:
+            self._add(candidate.block, self._on_its_own(candidate))
+        return cast(list[Tensor], self.outputs)
+
+    def _add(self, block: int, output: Tensor) -> None:
+        present = self.outputs[block]
+        self.outputs[block] = output if present is None else present + output
+
+    def _probability(self, candidate: Candidate) -> Tensor:
+        return self.probabilities[candidate.block][candidate.index]
+
+    def _on_its_own(self, candidate: Candidate) -> Tensor:
+        """A candidate's output times its probability, which goes to its last kernel where that is possible."""
+        p, first, module = self._probability(candidate), candidate.first, candidate.module
+        if first is None:
+            return p * module(self.x)
+        rest = list(cast(nn.Sequential, module))[2:]
+        if not rest:
+            return first.compute(self.source, p)
+        x = first.compute(self.source)
+        for layer in rest[:-1]:
+            x = layer(x)
+        last = rest[-1]
+        return last.compute(LayerInput(x), p) if isinstance(last, MixedQuantConv2d) else p * last(x)
+
+    def _share_noise(self) -> None:
+        """One noisy input for all that begin with a ReLU and a convolution."""
+        everyone = [c for merger in self.mergers for c in merger.candidates] + self.alone
+        readers = [(c, c.first.row) for c in everyone if c.first is not None]
+        if readers:
+            probabilities = torch.stack([self._probability(candidate) for candidate, _ in readers])
+            inputs = self.context.noise_scales()[1]
+            scales = torch.stack([inputs[row] for _, row in readers])
+            self.source.add_noise(self.context, block_noise_scale(probabilities, scales))
+
+    def _add_merged(self, merger: Merger) -> None:
+        layers = [cast(MixedQuantConv2d, candidate.only) for candidate in merger.candidates]
+        probabilities = torch.stack([self._probability(candidate) for candidate in merger.candidates])
+        if layers[0].direct:
+            output = self._direct(merger, layers)
+        elif self.noisy:
+            output = self._noise(merger, layers, probabilities)
+        else:
+            kernel, _ = self._kernels(merger, layers, [layer.weight for layer in layers], probabilities)
+            output = self._convolve(self.source.plain, kernel, merger)
+        for block, start in merger.starts.items():
+            width = next(la.out_channels for c, la in zip(merger.candidates, layers, strict=True) if c.block == block)
+            self._add(block, output if width == output.shape[1] else output.narrow(1, start, width))
+
+    def _noise(self, merger: Merger, layers: Sequence[MixedQuantConv2d], probabilities: Tensor) -> Tensor:
+        """With a scale for every candidate: a second convolution, of the noise, has their scales in its kernel.
+
+        Each candidate takes the noise with a random sign. So the noises of two candidates do not correlate, and the
+        variance of the sum is that of candidates with noise of their own.
+        """
+        context, source = self.context, self.source
+        of_weights, of_inputs = context.noise_scales()
+        spans = torch.stack([value_range(layer.weight) for layer in layers])
+        noise: dict[str, Any] = {
+            "scales": torch.stack([of_weights[layer.row] for layer in layers]) * spans,
+            "units": [context.bank.take(layer.weight.shape, layer.weight) for layer in layers],
+        }
+        weights = [layer.weight for layer in layers]
+        if source.noisy is not None:
+            kernel, _ = self._kernels(merger, layers, weights, probabilities, **noise)
+            return self._convolve(source.noisy, kernel, merger)
+        signs = context.bank.take([len(layers)], probabilities).sign()
+        steps = torch.stack([of_inputs[layer.row] for layer in layers]) * source.span
+        noise["second_factors"] = probabilities * signs * steps
+        kernel, noise_kernel = self._kernels(merger, layers, weights, probabilities, **noise)
+        unit = context.unit_noise(source.plain)
+        if context.quantization.masked:
+            unit = unit * (source.plain != 0)
+        assert noise_kernel is not None
+        return self._convolve(source.plain, kernel, merger) + self._convolve(unit, noise_kernel, merger)
+
+    def _direct(self, merger: Merger, layers: Sequence[MixedQuantConv2d]) -> Tensor:
+        """A convolution for every precision of the activations, with the weighted sum of quantized kernels."""
+        by_quantizer: dict[str, list[tuple[int, Tensor, Tensor]]] = {}
+        for place, (candidate, layer) in enumerate(zip(merger.candidates, layers, strict=True)):
+            for name, weighted in layer.direct_kernels().items():
+                for p, kernel in weighted:
+                    by_quantizer.setdefault(name, []).append((place, self._probability(candidate) * p, kernel))
+        output: Any = 0
+        for name, terms in by_quantizer.items():
+            of = [layers[place] for place, _, _ in terms]
+            reduced = Merger(tuple(merger.candidates[place] for place, _, _ in terms), merger.shape, merger.starts)
+            kernel, _ = self._kernels(reduced, of, [k for _, _, k in terms], torch.stack([p for _, p, _ in terms]))
+            quantized = self.source.quantized(name, of[0].activation_quantizers)
+            output = output + self._convolve(quantized, kernel, merger)
+        return cast(Tensor, output)
+
+    def _kernels(
+        self,
+        merger: Merger,
+        layers: Sequence[MixedQuantConv2d],
+        weights: Sequence[Tensor],
+        factors: Tensor,
+        **noise: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        placements = [
+            merger.shape.place(merger.starts[candidate.block], layer.weight, layer.dilation, layer.groups)
+            for candidate, layer in zip(merger.candidates, layers, strict=True)
+        ]
+        return merged_kernels(merger.shape, placements, weights, factors, **noise)
+
+    @staticmethod
+    def _convolve(x: Tensor, kernel: Tensor, merger: Merger) -> Tensor:
+        return F.conv2d(x, kernel, padding=merger.padding, groups=merger.shape.groups)
+
+
+class MixedChoiceBlock(MixedLayerChoice):
+    """Sum of all candidates' outputs, weighted with their probabilities; replaces ``ChoiceBlock``.
+
+    Candidates that are a ReLU and a convolution are merged where that takes fewer multiplications; what begins with
+    these two shares the ReLU, its range and, in direct quantization, the quantizers of its output. Hooks that a user
+    has put on such candidates do not run.
+
+    Args:
+        candidates, label, context: as ``MixedLayerChoice``.
+    """
+
+    def __init__(self, candidates: Any, label: str, context: SupernetContext) -> None:
+        super().__init__(candidates, label, context)
+        self._plans: dict[Any, Any] = {}
+
+    @classmethod
+    def mutate(
+        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
+    ) -> MixedChoiceBlock | None:
+        """NNI mutation hook."""
+        if isinstance(module, ChoiceBlock):
+            return cls(module.candidates, module.label, mutate_kwargs["context"])
+        return None
+
+    def first_layers(self) -> list[MixedQuantConv2d]:
+        """The convolutions that read the block's input behind a ReLU."""
+        firsts = (Candidate(0, index, self[name]).first for index, name in enumerate(self.names))
+        return [first for first in firsts if first is not None]
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """``sum_k p_k candidate_k(x)``."""
+        if self.context.quantization.evaluation == "separate":
+            return cast(Tensor, super().forward(x))
+        return _Evaluation([self], x, self._plans).run()[0]
+
+
+class MixedSharedInput(SupernetModule, SharedInput):
+    """Blocks that read the same tensor, with one ReLU, range and noise for all; replaces ``SharedInput``.
+
+    Args:
+        blocks: as ``SharedInput``.
+        context: of the supernet.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], context: SupernetContext) -> None:
+        nn.Module.__init__(self)
+        self.blocks = nn.ModuleList(blocks)
+        self._context = (context,)
+        self._plans: dict[Any, Any] = {}
+
+    @classmethod
+    def mutate(
+        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
+    ) -> MixedSharedInput | None:
+        """NNI mutation hook."""
+        if type(module) is SharedInput:
+            return cls(list(module.blocks), mutate_kwargs["context"])
+        return None
+
+    def _labels(self) -> list[str]:
+        return []
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The blocks' outputs, in their order."""
+        blocks = [block for block in self.blocks if isinstance(block, MixedChoiceBlock)]
+        if len(blocks) < len(self.blocks) or self.context.quantization.evaluation == "separate":
+            return SharedInput.forward(self, x)
+        return _Evaluation(blocks, x, self._plans).run()
+
+
+def share_activation_quantizers(model: nn.Module) -> None:
+    """Let layers that read one tensor read it through the same activation quantizers (direct quantization)."""
+    done: set[nn.Module] = set()
+    for module in model.modules():
+        blocks: list[nn.Module] = list(module.blocks) if isinstance(module, MixedSharedInput) else [module]
+        shared = nn.ModuleDict()
+        for block in blocks:
+            if isinstance(block, MixedChoiceBlock) and block not in done:
+                done.add(block)
+                for layer in block.first_layers():
+                    layer.share_quantizers(shared)

@@ -1,0 +1,303 @@
+"""Layers of undecided precision: quantization noise, or every precision computed and mixed."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from nni.mutable import Categorical, Mutable
+from nni.nas.nn.pytorch import ParametrizedModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quantnas_ext.errors import InputError
+from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear
+from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d, QuantLinear, value_range
+from quantnas_ext.quantization.noise import add_noise
+from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, noisy_conv2d, noisy_relu
+from quantnas_ext.search.supernet import SupernetModule
+from quantnas_ext.search.supernet_context import SupernetContext
+from quantnas_ext.search.tracing import searched_precision
+
+
+class LayerInput:
+    """The input of one or several layers, with what they need of it computed once, at the first use.
+
+    Args:
+        x: the tensor in front of the activation.
+        relu: whether a ReLU comes first.
+    """
+
+    def __init__(self, x: Tensor, *, relu: bool = False) -> None:
+        self._x = x
+        self._relu = relu
+        self._plain: Tensor | None = None
+        self._span: Tensor | None = None
+        self._quantized: dict[str, Tensor] = {}
+        self.noisy: Tensor | None = None
+        """With noise that all layers share, where they do."""
+
+    @property
+    def plain(self) -> Tensor:
+        """Behind the ReLU, if there is one."""
+        if self._plain is None:
+            self._plain = F.relu(self._x) if self._relu else self._x
+        return self._plain
+
+    @property
+    def span(self) -> Tensor:
+        """``max - min`` of that."""
+        if self._span is None:
+            low, high = torch.aminmax(self._x.detach())
+            if self._relu:
+                low, high = low.clamp_min(0), high.clamp_min(0)
+            self._span = high.float() - low.float()
+        return self._span
+
+    def add_noise(self, context: SupernetContext, scale: Tensor) -> None:
+        """Give it noise of a step, in units of its range, that all layers share."""
+        noise = Noise(scale * self.span, context.unit_noise(self._x))
+        if self._relu:
+            self.noisy = noisy_relu(self._x, noise, masked=context.quantization.masked)
+        else:
+            self.noisy = add_noise(self._x, noise.scale, noise.unit, masked=context.quantization.masked)
+
+    def quantized(self, name: str, quantizers: nn.ModuleDict) -> Tensor:
+        """Quantized by the quantizer of a name; those of a name are one and the same for all layers that read it."""
+        if name == FULL_PRECISION:
+            return self.plain
+        if name not in self._quantized:
+            self._quantized[name] = quantizers[name](self.plain)
+        return self._quantized[name]
+
+
+FULL_PRECISION = "full"
+"""Name of the activation quantizer that there is none of."""
+
+
+class MixedQuantLayer(SupernetModule):
+    """What ``MixedQuantConv2d`` and ``MixedQuantLinear`` share: quantization under a distribution over precisions.
+
+    With noise, input and weight get additive noise whose scale follows from the probabilities of the precisions, in
+    training mode only; in evaluation mode the layer computes in full precision. With direct quantization the output is
+    the mixture of all precisions' outputs in both modes.
+    """
+
+    weight: Any
+    bias: Any
+    concrete: type[QuantConv2d | QuantLinear]
+    mutable: type[Any]
+
+    def _take_over(self, layer: Any, context: SupernetContext) -> None:
+        """Become the supernet's version of a mutable layer, with its parameters."""
+        self.weight, self.bias = layer.weight, layer.bias
+        self.arguments: dict[str, Any] = dict(layer.args)
+        self.bits_choice: Categorical = self.add_mutable(self.arguments["bits"])
+        self._context = (context,)
+        self.precisions = [Precision.parse(value) for value in self.bits_choice.values]
+        context.declare(self.bits_choice.label, self.precisions)
+        self._noisy_weights, self._noisy_inputs = context.is_noisy(self.bits_choice.label)
+        mode = context.quantization.mode
+        self.direct = mode in ("direct", "direct_separate")
+        self.other_weights = nn.ParameterList()
+        self.weight_quantizers = nn.ModuleList()
+        self.activation_quantizers = nn.ModuleDict()
+        if mode == "direct_separate":
+            self.other_weights.extend(nn.Parameter(self.weight.detach().clone()) for _ in self.precisions[1:])
+        if self.direct:
+            for index in range(len(self.precisions)):
+                like = self._concrete(index)
+                self.weight_quantizers.append(like.weight_quantizer)
+                name = self.quantizer_name(index)
+                if name != FULL_PRECISION and name not in self.activation_quantizers:
+                    self.activation_quantizers[name] = like.activation_quantizer
+
+    @classmethod
+    def mutate(
+        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
+    ) -> MixedQuantLayer | None:
+        """NNI mutation hook."""
+        if not isinstance(module, cls.mutable):
+            return None
+        arguments = cast(ParametrizedModule, module).trace_kwargs
+        others = [key for key, value in arguments.items() if key != "bits" and isinstance(value, Mutable)]
+        if others:
+            raise InputError(
+                f"layer {name!r} searches its {', '.join(others)}; only bits can be searched in a quantized layer: "
+                "write the alternatives as candidates of a LayerChoice"
+            )
+        if searched_precision(module) is None:
+            return None
+        return cls(module, mutate_kwargs["context"])
+
+    def freeze(self, sample: dict[str, Any]) -> nn.Module:
+        """The concrete layer of the chosen precision, with the weights of that precision.
+
+        After direct quantization its quantizers are those of the search; else its steps start from the weights.
+        """
+        self.validate(sample)
+        index = self.bits_choice.values.index(self.bits_choice.freeze(sample))
+        layer = self._concrete(index)
+        if self.direct:
+            layer.weight_quantizer.load_state_dict(self.weight_quantizers[index].state_dict())
+            name = self.quantizer_name(index)
+            if name != FULL_PRECISION:
+                layer.activation_quantizer.load_state_dict(self.activation_quantizers[name].state_dict())
+        return layer
+
+    def _concrete(self, index: int) -> Any:
+        """The concrete layer of one precision with its weight."""
+        layer = self.concrete(**{**self.arguments, "bits": self.precisions[index]})
+        with torch.no_grad():
+            layer.weight.copy_(self.weight_of(index))
+            if layer.bias is not None and self.bias is not None:
+                layer.bias.copy_(self.bias)
+        layer.reset_steps()
+        return layer
+
+    def weight_of(self, index: int) -> Tensor:
+        """The weight of a precision, by its place among the values of the choice."""
+        if index == 0 or not len(self.other_weights):
+            return cast(Tensor, self.weight)
+        return self.other_weights[index - 1]
+
+    def quantizer_name(self, index: int) -> str:
+        """Name of a precision's activation quantizer; precisions of the same activation bits share it."""
+        bits = self.precisions[index].activation_bits
+        kind = "signed" if self.arguments.get("signed", True) else "unsigned"
+        return FULL_PRECISION if bits == FULL_PRECISION_BITS else f"{kind}_{bits}"
+
+    @property
+    def row(self) -> int:
+        """The row of its precision in the distribution's tables."""
+        return self.context.distribution.rows[self.bits_choice.label]
+
+    def noise(self) -> bool:
+        """Whether the layer is one that gets noise now."""
+        return self.training and self.context.quantization.mode == "noise"
+
+    def weight_noise(self) -> Noise | None:
+        """Noise for the weight under the present draw."""
+        if not (self.noise() and self._noisy_weights):
+            return None
+        scale = self.context.noise_scales()[0][self.row] * value_range(self.weight)
+        return Noise(scale, self.context.unit_noise(self.weight))
+
+    def input_noise(self, source: LayerInput) -> Noise | None:
+        """Noise for an input under the present draw; None where it has some already."""
+        if not (self.noise() and self._noisy_inputs) or source.noisy is not None:
+            return None
+        return Noise(self.context.noise_scales()[1][self.row] * source.span, self.context.unit_noise(source.plain))
+
+    def direct_kernels(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """For every activation quantizer in use: probability and quantized weight of each precision that reads it."""
+        label = self.bits_choice.label
+        probabilities = self.draw[label].unbind()
+        kernels: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for index in self.draw.active(label):
+            kernel = self.weight_quantizers[index](self.weight_of(index))
+            kernels.setdefault(self.quantizer_name(index), []).append((probabilities[index], kernel))
+        return kernels
+
+    def share_quantizers(self, shared: nn.ModuleDict) -> None:
+        """Read its input through quantizers that other layers read it through as well; new ones are added to them."""
+        for name, quantizer in self.activation_quantizers.items():
+            if name not in shared:
+                shared[name] = quantizer
+        self.activation_quantizers = shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output of a layer for an input of the shape that the concrete layer takes."""
+        return self.compute(LayerInput(x))
+
+    def compute(self, source: LayerInput, factor: Tensor | None = None) -> Tensor:
+        """Output for an input that other layers may share, times a scalar."""
+        if self.direct:
+            output = None
+            for name, weighted in self.direct_kernels().items():
+                kernel: Any = sum(p.to(weight.dtype) * weight for p, weight in weighted)
+                kernel = kernel if factor is None else kernel * factor.to(kernel.dtype)
+                bias = self.bias if output is None else None
+                bias = bias if bias is None or factor is None else bias * factor
+                part = self._linear(source.quantized(name, self.activation_quantizers), kernel, bias)
+                output = part if output is None else output + part
+            assert output is not None
+            return output
+        return self._noisy(source, factor)
+
+    def _linear(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's operation with a given kernel."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it computes")
+
+    def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
+        """The layer with noise, or without where it gets none."""
+        noise, weight, bias = self.input_noise(source), self.weight, self.bias
+        x = source.plain if source.noisy is None else source.noisy
+        if noise is not None:
+            x = add_noise(x, noise.scale, noise.unit, masked=self.context.quantization.masked)
+        weight_noise = self.weight_noise()
+        if weight_noise is not None:
+            weight = add_noise(weight, weight_noise.scale, weight_noise.unit)
+        if factor is not None:
+            weight = weight * factor.to(weight.dtype)
+            bias = bias if bias is None else bias * factor
+        return self._linear(x, weight, bias)
+
+    def _labels(self) -> list[str]:
+        return [self.bits_choice.label]
+
+
+class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
+    """A convolution of undecided precision; stands for ``MutableQuantConv2d``.
+
+    Args:
+        layer: the mutable layer, whose parameters it takes over.
+        context: of the supernet.
+    """
+
+    concrete = QuantConv2d
+    mutable = MutableQuantConv2d
+
+    def __init__(self, layer: nn.Conv2d, context: SupernetContext) -> None:
+        geometry: dict[str, Any] = {
+            name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")
+        }
+        super().__init__(layer.in_channels, layer.out_channels, **geometry, bias=layer.bias is not None)
+        self._take_over(layer, context)
+
+    def _linear(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        return self._conv_forward(x, kernel, bias)
+
+    def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
+        """The fused form where torch's padding is plain numbers."""
+        if isinstance(self.padding, str) or not self.noise():
+            return super()._noisy(source, factor)
+        return noisy_conv2d(
+            source.plain if source.noisy is None else source.noisy,
+            self.weight,
+            self.bias,
+            Geometry(self.stride, self.padding, self.dilation, self.groups),
+            x_noise=self.input_noise(source),
+            weight_noise=self.weight_noise(),
+            factor=factor,
+            masked=self.context.quantization.masked,
+        )
+
+
+class MixedQuantLinear(MixedQuantLayer, nn.Linear):
+    """A linear layer of undecided precision; stands for ``MutableQuantLinear``.
+
+    Args:
+        layer: the mutable layer, whose parameters it takes over.
+        context: of the supernet.
+    """
+
+    concrete = QuantLinear
+    mutable = MutableQuantLinear
+
+    def __init__(self, layer: nn.Linear, context: SupernetContext) -> None:
+        super().__init__(layer.in_features, layer.out_features, layer.bias is not None)
+        self._take_over(layer, context)
+
+    def _linear(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, kernel, bias)

@@ -1,0 +1,78 @@
+"""What all modules of a supernet share: one draw, one noise bank, the noise scales of all precisions at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantnas_ext.quantization import Precision
+from quantnas_ext.quantization.noise import mixture_noise_scale, relative_steps
+from quantnas_ext.quantization.noise_bank import NoiseBank
+from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
+from quantnas_ext.search.search_quantization import SearchQuantization
+
+Scales = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
+class SupernetContext:
+    """Shared by the modules of one supernet.
+
+    Args:
+        distribution: over the choices of the space.
+        quantization: how quantization shows.
+    """
+
+    def __init__(self, distribution: ArchitectureDistribution, quantization: SearchQuantization) -> None:
+        self.distribution = distribution
+        self.quantization = quantization
+        self.bank = NoiseBank(quantization.noise)
+        shape = distribution.current.probabilities.shape
+        self._steps = torch.zeros(2, *shape)
+        self._scales: tuple[Draw, bool, Scales] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SupernetContext:
+        # The scales of a draw may hold a graph, which cannot be copied; the copy makes its own.
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        for name, value in self.__dict__.items():
+            clone.__dict__[name] = None if name == "_scales" else copy.deepcopy(value, memo)
+        return clone
+
+    @property
+    def draw(self) -> Draw:
+        """The probabilities of the present phase."""
+        return self.distribution.current
+
+    def declare(self, label: str, precisions: Sequence[Precision]) -> None:
+        """Make the values of a precision label known."""
+        row = self.distribution.rows[label]
+        for kind, bits in enumerate(([p.weight_bits for p in precisions], [p.activation_bits for p in precisions])):
+            self._steps[kind, row, : len(bits)] = relative_steps(bits)
+
+    def is_noisy(self, label: str) -> tuple[bool, bool]:
+        """Whether weights and activations of a label have noise at any precision (32 bits have none)."""
+        weights, activations = self._steps[:, self.distribution.rows[label]].any(dim=1).tolist()
+        return weights, activations
+
+    def noise_scales(self) -> Scales:
+        """For every row of the distribution the noise steps of weights and of inputs, in units of their ranges.
+
+        Computed under the present draw, once a draw for all layers.
+        """
+        draw, with_graph = self.draw, torch.is_grad_enabled()
+        if self._scales is None or self._scales[0] is not draw or self._scales[1] != with_graph:
+            self._steps = self._steps.to(draw.probabilities.device)
+            weights, inputs = mixture_noise_scale(draw.probabilities, self._steps, self.quantization.mixture)
+            self._scales = (draw, with_graph, (weights.unbind(), inputs.unbind()))
+        return self._scales[2]
+
+    def unit_noise(self, tensor: Tensor) -> Tensor:
+        """Unit noise for a tensor, in its layout."""
+        channels_last = (
+            tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+        )
+        return self.bank.take(tensor.shape, tensor, channels_last=channels_last)

@@ -1,0 +1,91 @@
+"""Fused noise: gradients against finite differences, memory against plain convolutions."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, noisy_conv2d, noisy_relu
+
+
+def doubles(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("geometry", [Geometry(padding=(1, 1)), Geometry((2, 1), (2, 2), (2, 2), 2)])
+def test_noisy_convolution_is_its_formula_with_the_gradients_of_finite_differences(
+    masked: bool, geometry: Geometry
+) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = doubles(2, 4, 6, 5), doubles(6, 4 // geometry.groups, 3, 3), doubles(6)
+    with torch.no_grad():
+        x.view(-1)[::3] = 0  # what a mask leaves alone
+    x_unit, weight_unit = torch.randn_like(x), torch.randn_like(weight)
+    x_scale, weight_scale, factor = (torch.rand((), dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def function(*inputs: Tensor) -> Tensor:
+        x, weight, bias, x_scale, weight_scale, factor = inputs
+        noises = {"x_noise": Noise(x_scale, x_unit), "weight_noise": Noise(weight_scale, weight_unit)}
+        return noisy_conv2d(x, weight, bias, geometry, **noises, factor=factor, masked=masked)
+
+    def formula(*inputs: Tensor) -> Tensor:
+        x, weight, bias, x_scale, weight_scale, factor = inputs
+        unit = x_unit * (x != 0) if masked else x_unit
+        return factor * F.conv2d(x + x_scale * unit, weight + weight_scale * weight_unit, bias, *geometry)
+
+    inputs = (x, weight, bias, x_scale, weight_scale, factor)
+    torch.testing.assert_close(function(*inputs), formula(*inputs))
+    upstream = torch.randn_like(formula(*inputs))
+    for one, other in zip(
+        torch.autograd.grad(function(*inputs), inputs, upstream),
+        torch.autograd.grad(formula(*inputs), inputs, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+    if not masked:  # the mask jumps at zero
+        assert torch.autograd.gradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_noisy_relu_is_its_formula(masked: bool) -> None:
+    torch.manual_seed(0)
+    x, scale = doubles(3, 4, 5), torch.rand((), dtype=torch.float64, requires_grad=True)
+    unit = torch.randn_like(x)
+    ours = noisy_relu(x, Noise(scale, unit), masked=masked)
+    formula = x.relu() + scale * (unit * (x > 0) if masked else unit)
+    torch.testing.assert_close(ours, formula)
+    assert torch.autograd.gradcheck(lambda x, scale: noisy_relu(x, Noise(scale, unit), masked=masked), (x, scale))
+
+
+def test_noise_saves_nothing_that_a_plain_convolution_behind_a_relu_does_not() -> None:
+    x, weight = torch.randn(2, 8, 16, 16, requires_grad=True), torch.randn(8, 8, 3, 3, requires_grad=True)
+    scale = torch.tensor(0.1, requires_grad=True)
+    noise = Noise(scale, torch.rand_like(x)), Noise(scale, torch.rand_like(weight))
+
+    def saved(noisy: bool) -> int:
+        storages = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            y = F.relu(x)
+            noises = {"x_noise": noise[0], "weight_noise": noise[1]} if noisy else {}
+            noisy_conv2d(y, weight, None, Geometry(padding=(1, 1)), **noises)
+        return sum(storages.values())
+
+    assert saved(True) <= saved(False) + 2  # two scalar steps
+
+
+def test_autocast_computes_in_its_dtype_and_gives_gradients_in_the_weights_dtype() -> None:
+    x, weight = torch.randn(1, 4, 8, 8, requires_grad=True), torch.randn(4, 4, 3, 3, requires_grad=True)
+    noise = Noise(torch.tensor(0.1, requires_grad=True), torch.rand_like(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = noisy_conv2d(x, weight, None, Geometry(padding=(1, 1)), x_noise=noise)
+    assert y.dtype == torch.bfloat16
+    y.float().square().mean().backward()
+    assert x.grad is not None and weight.grad is not None
+    assert x.grad.dtype == weight.grad.dtype == torch.float32
+    torch.testing.assert_close(y.float(), F.conv2d(x + 0.1 * noise.unit, weight, padding=1), rtol=0.05, atol=0.1)
