@@ -89,6 +89,10 @@ class NoiseBank:
             noise = flat.view(*shape)
         return noise.to(like.dtype)
 
+    def buffers(self) -> list[Tensor]:
+        """The buffers of all devices."""
+        return list(self._buffers.values())
+
     def _buffer(self, device: torch.device, least: int) -> Tensor:
         """The buffer of a device, grown to a least size where need be."""
         buffer = self._buffers.get(device)
