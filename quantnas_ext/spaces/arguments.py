@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantnas_ext.errors import InputError, shown
+from quantnas_ext.nn.residual import RESIDUALS
 
 SCALES = (2, 3, 4)
 MOST_CHANNELS = 4096
@@ -41,6 +42,16 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise InputError(f"{name} {shown(value)} of the space is not possible; use true or false")
+
+
+def check_adq(value: object) -> None:
+    """Refuse what does not say how residual branches are normalised.
+
+    Raises:
+        InputError: when it is neither True nor False nor ``"adadm"``.
+    """
+    if not isinstance(value, (bool, str)) or value not in RESIDUALS:
+        raise InputError(f"adq {shown(value)} of the space is not possible; use true or false, or adadm for AdaDM")
 
 
 def check_names(name: str, value: object) -> None:
