@@ -67,12 +67,12 @@ def check_names(name: str, value: object) -> None:
 
 
 def check_precisions(name: str, value: object) -> None:
-    """Refuse what is not a list; what it holds is checked where the precisions are read.
+    """Refuse what is not a list or empty; what it holds is checked where the precisions are read.
 
     Raises:
         InputError: naming the argument ``name``.
     """
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, (list, tuple)) or not value:
         raise InputError(f"{name} {shown(value)} of the space should be a list of precisions, such as [4, 8]")
 
 
