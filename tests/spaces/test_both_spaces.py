@@ -65,7 +65,7 @@ def test_a_space_of_32_bits_alone_is_searched_in_full_precision(name: str) -> No
     network = space.freeze(strategy.distribution.most_likely())
     layers = [module for module in network.modules() if isinstance(module, QuantConv2d)]
     assert {str(layer.precision) for layer in layers} == {"32"}
-    assert not any("step" in parameter for parameter, _ in network.named_parameters())
+    assert not any("log_step" in parameter for parameter, _ in network.named_parameters())
 
 
 @pytest.mark.parametrize("name", FEW)
