@@ -16,6 +16,7 @@ import torch
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
+from quantnas_ext.spaces import smallest_side
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
@@ -45,8 +46,9 @@ def main(argv: list[str] | None = None) -> None:
         check_new_file(arguments.out)
     network = QuantNASNetwork(arguments.architecture, weights=arguments.weights)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    smallest = max(network.scale * smallest_side(network), Lpips.SMALLEST if arguments.lpips else 0)
     for folder in folders.values():
-        EvaluationPairs(folder, network.scale, smallest=Lpips.SMALLEST if arguments.lpips else 0)
+        EvaluationPairs(folder, network.scale, smallest=smallest)
 
     lpips = load_lpips() if arguments.lpips else None
     scores = {

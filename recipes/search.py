@@ -34,7 +34,7 @@ from quantnas_ext.search import (
 )
 from quantnas_ext.search.history import SearchHistory
 from quantnas_ext.search.processes import process_state, set_threads
-from quantnas_ext.spaces import build_space
+from quantnas_ext.spaces import build_space, check_input_side
 from quantnas_ext.sr.folders import check_dataset_folder
 from quantnas_ext.sr.patches import PatchDataset, split_dataset
 from quantnas_ext.sr.photographs import with_photographs
@@ -59,6 +59,7 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     set_threads(config.search.threads)
     space = build_space(config.space.name, config.space.arguments)
     stages = space.diagram()
+    check_input_side(space, config.data.patch, f"data.patch of {config.data.patch} pixels")
     with process_state().local_main_process_first():
         data = with_photographs(config.data, space.scale)
     if not data.train:

@@ -18,6 +18,7 @@ from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
+from quantnas_ext.spaces import check_input_side, smallest_side
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.folders import check_dataset_folder
@@ -46,12 +47,13 @@ def main(argv: list[str] | None = None) -> None:
     if start is None and config.train.from_supernet:
         start = Path(arguments.architecture).parent / "weights.safetensors"
     network = QuantNASNetwork(arguments.architecture, precision, start)
+    check_input_side(network, config.train.patch, f"train.patch of {config.train.patch} pixels")
     config = dataclasses.replace(config, data=with_photographs(config.data, network.scale))
     if not config.data.train:
         raise InputError("there is nothing to train on; name dataset folders with --set 'data.train=[FOLDER]'")
     images = sum(check_dataset_folder(folder, network.scale, config.train.patch) for folder in config.data.train)
     for folder in config.data.test.values():
-        EvaluationPairs(folder, network.scale)
+        EvaluationPairs(folder, network.scale, smallest=network.scale * smallest_side(network))
     if config.train.full_precision_iterations >= config.train.iterations:
         raise InputError(
             f"train.full_precision_iterations ({config.train.full_precision_iterations}) leaves none of "

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from quantnas_ext import cli
 from quantnas_ext.errors import InputError
+from quantnas_ext.spaces import check_input_side
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.images import list_images, read_picture, write_png
 from quantnas_ext.sr.upscaling import upscale_picture
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
                 raise InputError(f"'{results[result]}' and '{image}' would both become '{result}'; rename one")
             if result.exists():
                 raise InputError(f"'{result}' already exists; name another folder or delete it first")
-            read_picture(image)
+            height, width = read_picture(image).rgb.shape[:2]
+            check_input_side(network, min(height, width), f"image '{image}' of {width}x{height} pixels")
             results[result] = image
 
     try:

@@ -9,12 +9,13 @@ from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput  # noqa: E402
 from quantnas_ext.nn.esa import ESA  # noqa: E402
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear  # noqa: E402
 from quantnas_ext.nn.operations import OPERATIONS, operation_block, register_operation  # noqa: E402
-from quantnas_ext.nn.residual import ADQResidual, Residual, residual  # noqa: E402
+from quantnas_ext.nn.residual import AdaDMResidual, ADQResidual, Residual, residual  # noqa: E402
 
 __all__ = [
     "ESA",
     "OPERATIONS",
     "ADQResidual",
+    "AdaDMResidual",
     "ChoiceBlock",
     "MutableQuantConv2d",
     "MutableQuantLinear",

@@ -1,4 +1,4 @@
-"""Residual branches, plain and with activation distribution quantization (ADQ)."""
+"""Residual branches: plain, or with a batch norm whose effect on the scale is undone behind the branch."""
 
 from __future__ import annotations
 
@@ -26,27 +26,58 @@ class ADQResidual(nn.Module):
     """``f(BN(x)) * (a std(x) + b) + x``: batch norm before a residual branch, its effect on the scale undone after it.
 
     ``std`` is taken per sample over channels and positions; ``a`` starts at 1.5 and ``b`` at 0, both learned.
-    Source: Shvetsov et al., "QuantNAS for Super Resolution", IEEE Access 12 (2024), section on ADQ, after AdaDM
-    (Liu et al., "AdaDM: Enabling Normalization for Image Super-Resolution", 2021), which has ``exp(a log std + b)``.
+    Source: Shvetsov et al., "QuantNAS for Super Resolution", IEEE Access 12 (2024), section on ADQ.
 
     Args:
         branch: f, keeps the shape.
         channels: C of its input.
     """
 
+    START = 1.5
+    """What ``a`` starts at."""
+
     def __init__(self, branch: nn.Module, channels: int) -> None:
         super().__init__()
         self.branch = branch
         self.norm = nn.BatchNorm2d(channels)
-        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.scale = nn.Parameter(torch.tensor(self.START))
         self.shift = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
         deviation = x.std(dim=(1, 2, 3), keepdim=True)
-        return self.branch(self.norm(x)) * (self.scale * deviation + self.shift) + x
+        return self.branch(self.norm(x)) * self.rescaling(deviation) + x
+
+    def rescaling(self, deviation: Tensor) -> Tensor:
+        """The factor of the branch, from the standard deviation of each sample: both ``[N, 1, 1, 1]``."""
+        return self.scale * deviation + self.shift
 
 
-def residual(branch: nn.Module, channels: int, *, adq: bool) -> nn.Module:
-    """``ADQResidual`` where ``adq``, else ``Residual``."""
-    return ADQResidual(branch, channels) if adq else Residual(branch)
+class AdaDMResidual(ADQResidual):
+    """``f(BN(x)) * exp(a log std(x) + b) + x``: AdaDM, from which ADQ comes, whose factor stays positive.
+
+    ``a`` starts at 1 and ``b`` at 0, where the factor is the deviation itself. A deviation below ``SMALLEST`` counts as
+    that much, since a sample of one colour has none and its logarithm would be infinite.
+    Source: Liu et al., "AdaDM: Enabling Normalization for Image Super-Resolution", 2021.
+
+    Args:
+        branch: f, keeps the shape.
+        channels: C of its input.
+    """
+
+    START = 1.0
+    SMALLEST = 1e-5
+
+    def rescaling(self, deviation: Tensor) -> Tensor:
+        """``exp(a log std + b)``."""
+        return torch.exp(self.scale * deviation.clamp(min=self.SMALLEST).log() + self.shift)
+
+
+RESIDUALS: dict[bool | str, type[ADQResidual] | None] = {True: ADQResidual, False: None, "adadm": AdaDMResidual}
+"""What the ``adq`` of a space means; None is a plain residual."""
+
+
+def residual(branch: nn.Module, channels: int, *, adq: bool | str) -> nn.Module:
+    """A residual branch as a space's argument ``adq`` says: True, False or ``"adadm"``."""
+    kind = RESIDUALS[adq]
+    return Residual(branch) if kind is None else kind(branch, channels)

@@ -14,12 +14,13 @@ prepare_nni()
 from nni.nas.nn.pytorch import ModelSpace  # noqa: E402
 
 from quantnas_ext.spaces.diagram import Stage  # noqa: E402
+from quantnas_ext.spaces.input_size import check_input_side, smallest_side  # noqa: E402
 from quantnas_ext.spaces.sr_basic import SRBasicSpace  # noqa: E402
 from quantnas_ext.spaces.sr_rfdn import SRRFDNSpace  # noqa: E402
 
 SPACES: dict[str, type[ModelSpace]] = {"sr_basic": SRBasicSpace, "sr_rfdn": SRRFDNSpace}
 
-__all__ = ["SPACES", "SRBasicSpace", "SRRFDNSpace", "Stage", "build_space"]
+__all__ = ["SPACES", "SRBasicSpace", "SRRFDNSpace", "Stage", "build_space", "check_input_side", "smallest_side"]
 
 
 def build_space(name: str, arguments: Mapping[str, Any]) -> ModelSpace:

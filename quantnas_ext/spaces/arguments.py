@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantnas_ext.errors import InputError, shown
+from quantnas_ext.nn.residual import RESIDUALS
 
 SCALES = (2, 3, 4)
 MOST_CHANNELS = 4096
@@ -43,6 +44,16 @@ def check_flag(name: str, value: object) -> None:
         raise InputError(f"{name} {shown(value)} of the space is not possible; use true or false")
 
 
+def check_adq(value: object) -> None:
+    """Refuse what does not say how residual branches are normalised.
+
+    Raises:
+        InputError: when it is neither True nor False nor ``"adadm"``.
+    """
+    if not isinstance(value, (bool, str)) or value not in RESIDUALS:
+        raise InputError(f"adq {shown(value)} of the space is not possible; use true or false, or adadm for AdaDM")
+
+
 def check_names(name: str, value: object) -> None:
     """Refuse what is not a list of names; a bare text would be read letter by letter.
 
@@ -56,12 +67,12 @@ def check_names(name: str, value: object) -> None:
 
 
 def check_precisions(name: str, value: object) -> None:
-    """Refuse what is not a list; what it holds is checked where the precisions are read.
+    """Refuse what is not a list or empty; what it holds is checked where the precisions are read.
 
     Raises:
         InputError: naming the argument ``name``.
     """
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, (list, tuple)) or not value:
         raise InputError(f"{name} {shown(value)} of the space should be a list of precisions, such as [4, 8]")
 
 

@@ -12,6 +12,7 @@ from quantnas_ext.nn import RepeatedChannels, SharedInput, operation_block, resi
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
+    check_adq,
     check_count,
     check_flag,
     check_multiple,
@@ -64,7 +65,7 @@ class ScaledBodyCell(nn.Module):
         return BODY_SCALE * (self.third(second) + parallel)
 
 
-_BODY_CELLS: dict[str, tuple[type[nn.Module], int]] = {"A": (ScaledBodyCell, 3), "B": (BodyCell, 2)}
+BODY_CELLS: dict[str, tuple[type[nn.Module], int]] = {"A": (ScaledBodyCell, 3), "B": (BodyCell, 2)}
 """Variants of the body cell: class and number of blocks in a row."""
 
 
@@ -85,7 +86,7 @@ class SRBasicSpace(ModelSpace):
         head_blocks: blocks of the head, of which the first makes ``width`` channels. With 0 there is no head, and the
             colours are repeated to ``width`` channels, which has to be a multiple of 3.
         tail_blocks: blocks of the tail; with 0 there is no tail.
-        adq: whether residual branches (each cell, the whole body, the tail) go through ADQ.
+        adq: whether residual branches (each cell, the whole body, the tail) go through ADQ; ``"adadm"``: through AdaDM.
         bits: precisions that every candidate offers: integers, ``"w4a8"`` or pairs; 32 is full precision.
         first_bits: the one precision of the head's first block; None: as the others.
         last_bits: the one precision of the last block, which is the tail's last or, without a tail, the upsampling
@@ -106,7 +107,7 @@ class SRBasicSpace(ModelSpace):
         width: int = 36,
         cells: int = 3,
         share_cells: bool = True,
-        adq: bool = True,
+        adq: bool | str = True,
         bits: Sequence[int | str | Sequence[int]] = (8, 4),
         head: Sequence[str] = ("conv_3x3", "conv_5x5", "conv_3x3_g3", "conv_5x5_g3"),
         body: Sequence[str] = ("fac_5x5", "fac_3x3", "conv_3x3", "conv_5x5"),
@@ -126,19 +127,19 @@ class SRBasicSpace(ModelSpace):
         check_count("head_blocks", head_blocks, least=0, most=MOST_BLOCKS)
         check_count("tail_blocks", tail_blocks, least=0, most=MOST_BLOCKS)
         check_flag("share_cells", share_cells)
-        check_flag("adq", adq)
+        check_adq(adq)
         check_precisions("bits", bits)
         candidates = {"head": head, "body": body, "skip": skip, "upsample": upsample, "tail": tail}
         for name, operations in candidates.items():
             check_names(name, operations)
-        if not isinstance(body_variant, str) or body_variant not in _BODY_CELLS:
-            raise unknown_name("body variant", body_variant, _BODY_CELLS)
+        if not isinstance(body_variant, str) or body_variant not in BODY_CELLS:
+            raise unknown_name("body variant", body_variant, BODY_CELLS)
         if first_bits is not None and not head_blocks:
             raise InputError("first_bits is the precision of the head's first block; use a head_blocks of at least 1")
         self.scale = scale
         self.cells = cells
         self.share_cells = share_cells
-        self.body_row = _BODY_CELLS[body_variant][1]
+        self.body_row = BODY_CELLS[body_variant][1]
         self.head_labels = [f"head_{index}" for index in range(head_blocks)]
         self.tail_labels = [f"tail_{index}" for index in range(tail_blocks)]
         pinned = {["upsample_0", *self.tail_labels][-1]: last_bits, "head_0": first_bits}
@@ -159,7 +160,7 @@ class SRBasicSpace(ModelSpace):
         for cell in range(cells):
             *row, parallel = self._cell_labels(cell)
             blocks_in_row = [block(label, body, width, width) for label in row]
-            branches.append(_BODY_CELLS[body_variant][0](*blocks_in_row, block(parallel, skip, width, width)))
+            branches.append(BODY_CELLS[body_variant][0](*blocks_in_row, block(parallel, skip, width, width)))
         self.body = residual(nn.Sequential(*(residual(branch, width, adq=adq) for branch in branches)), width, adq=adq)
         self.upsample = nn.Sequential(block("upsample_0", upsample, width, 3 * scale**2), nn.PixelShuffle(scale))
         self.tail: nn.Module = nn.Identity()

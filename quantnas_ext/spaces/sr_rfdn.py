@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ESA, RepeatedChannels, SharedInput, operation_block, residual
+from quantnas_ext.nn.esa import SMALLEST_SIDE
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
+    check_adq,
     check_count,
     check_flag,
     check_multiple,
@@ -110,7 +112,7 @@ class SRRFDNSpace(ModelSpace):
             quarters it.
         cells: number of cells.
         share_cells: whether all cells make the same choices or each its own.
-        adq: whether the cells go through ADQ.
+        adq: whether the cells go through ADQ; ``"adadm"``: through AdaDM.
         bits: precisions that every candidate offers: integers, ``"w4a8"`` or pairs; 32 is full precision.
         fixed_bits: the one precision of the fixed convolutions; None: 8, or 32 where ``bits`` is full precision alone.
         first_bits: the one precision of the first cell's first distilling and body block, which see the image; None:
@@ -128,13 +130,16 @@ class SRRFDNSpace(ModelSpace):
     PINNED_PRECISIONS = ("first_bits", "last_bits", "fixed_bits")
     """Arguments that fix a precision outside the search."""
 
+    smallest_side = SMALLEST_SIDE
+    """Pixels that either side of an input needs."""
+
     def __init__(
         self,
         scale: int = 4,
         width: int = 48,
         cells: int = 4,
         share_cells: bool = True,
-        adq: bool = True,
+        adq: bool | str = True,
         bits: Sequence[int | str | Sequence[int]] = (4, 8),
         fixed_bits: int | str | Sequence[int] | None = None,
         first_bits: int | str | Sequence[int] | None = None,
@@ -149,7 +154,7 @@ class SRRFDNSpace(ModelSpace):
         check_count("width", width, most=MOST_CHANNELS)
         check_count("cells", cells, most=MOST_BLOCKS)
         check_flag("share_cells", share_cells)
-        check_flag("adq", adq)
+        check_adq(adq)
         check_precisions("bits", bits)
         for name, operations in {"body": body, "distil": distil, "upsample": upsample, "tail": tail}.items():
             if name != "upsample" or operations is not None:

@@ -40,7 +40,8 @@ class EvaluationPairs:
         folder: A dataset folder (`HR`, perhaps `LRx{scale}`) or a plain folder of high-resolution images. Where there
             is no `LRx{scale}`, low-resolution images are made in memory by the protocol of `degradation`.
         scale: Factor between HR and LR.
-        smallest: Sides that the images need for other figures than PSNR and SSIM.
+        smallest: Sides, in high-resolution pixels, that the images need for more than PSNR and SSIM: other figures, or
+            the network that enlarges them.
 
     Raises:
         InputError: The folder is missing or empty, an image is unreadable or too small to score, or LR and HR do not

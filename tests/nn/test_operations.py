@@ -1,5 +1,6 @@
 """Candidate operations: shapes, multiply-accumulates by an independent counter, errors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn import OPERATIONS, operation_block, register_operation
+from quantnas_ext.nn import OPERATIONS, operation_block, operations, register_operation, relu_conv
 from quantnas_ext.nn.operations import WITHOUT_PRECISION
 from quantnas_ext.quantization import QuantConv2d
+from quantnas_ext.search import BitOps, QuantNAS
+from quantnas_ext.spaces import build_space
 
 WIDTH = 24
 # Multiply-accumulates for one position, from 12 to 24 channels (skip_connect: from 24 to 24), width 24.
@@ -79,6 +83,32 @@ def test_repeating_channels_repeats_the_input_before_and_the_output_behind_the_c
     torch.testing.assert_close(decrease(x), torch.cat([half, half], 1))
     x = torch.rand(1, 4, 5, 5) - 0.5
     assert torch.equal(OPERATIONS["skip_connect"](4, 4, width=4, bits=8)(x), x)
+
+
+def test_a_candidate_added_by_a_user_is_searched_counted_and_built_in_a_space(
+    monkeypatch: pytest.MonkeyPatch, independent_bitops: Callable[..., float]
+) -> None:
+    monkeypatch.setattr(operations, "OPERATIONS", dict(OPERATIONS))
+
+    @register_operation("squeeze_3x3")
+    def squeeze(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
+        layers = relu_conv(in_channels, width // 2, (3, 3), bits=bits)
+        return nn.Sequential(*layers, *relu_conv(width // 2, out_channels, (1, 1), bits=bits))
+
+    for name in ("sr_basic", "sr_rfdn"):
+        arguments: dict[str, Any] = {"scale": 2, "width": 12, "cells": 1, "bits": ["w2a4", 8]}
+        arguments |= {"body": ["squeeze_3x3", "conv_1x1"], "upsample": ["conv_1x1"], "tail": ["conv_1x1"]}
+        strategy = QuantNAS()
+        space = build_space(name, arguments)
+        strategy.mutate_model(space)
+        strategy.distribution.draw()
+        space(torch.rand(1, 3, 16, 16)).mean().backward()
+        logits = strategy.distribution.logits
+        assert logits["body_1"].grad is not None and logits["body_1__squeeze_3x3__bits"].grad is not None
+        sample = strategy.distribution.most_likely()
+        sample |= {"body_1": "squeeze_3x3", "body_1__squeeze_3x3__bits": "w2a4"}
+        network = Architecture(name, arguments, sample).build()
+        assert BitOps((1, 3, 16, 16)).of_network(network) == independent_bitops(network, (1, 3, 16, 16)) > 0
 
 
 def test_impossible_blocks_are_refused_with_what_would_be_right() -> None:

@@ -183,7 +183,7 @@ def test_there_is_no_interpolated_image_path() -> None:
         ({"body": ["decenc_3x3_8"]}, "'decenc_3x3_8' of block 'body_0'"),
         ({"tail": ["decrease_1x1"]}, "3 channels cannot be halved"),
         ({"bits": [1]}, "1 bits"),
-        ({"bits": []}, "empty"),
+        ({"bits": []}, r"bits \[\] of the space should be a list of precisions"),
         ({"body": ["conv_3x4"]}, "did you mean 'conv_3x3'"),
         ({"widht": 8}, "did you mean 'width'"),
         ({"bits": 8}, r"bits 8 of the space should be a list of precisions, such as \[4, 8\]"),
