@@ -2,20 +2,17 @@
 
 import json
 import math
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-from PIL import Image
 from test_search import search, tiny_space
 from torch import nn
 
-from quantnas_ext.config import load_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import QuantConv2d, set_quantization
 from quantnas_ext.search import (
@@ -26,17 +23,13 @@ from quantnas_ext.search import (
     ExpectedCost,
     LatencyTable,
     Penalty,
-    goals_of,
     latency,
-    stopwatch,
 )
 from quantnas_ext.search.cost import sample_cost
 from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.parts import cut_space
 from quantnas_ext.search.selection import ArchitectureSelector
 from quantnas_ext.spaces import SRBasicSpace, SRRFDNSpace
-from recipes import measure_latency
-from recipes import search as search_recipe
 
 CPU = torch.device("cpu")
 SHAPE = (1, 3, 16, 16)
@@ -310,88 +303,3 @@ def test_a_search_does_not_go_on_with_another_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="other settings"):
         search(tmp_path, strategy={"costs": [Penalty(other, 0.1)]}, checkpoint=checkpoint)
     search(tmp_path, strategy={"costs": [Penalty(table, 0.1)]}, checkpoint=checkpoint)
-
-
-def test_times_are_medians_of_rounds_in_which_every_run_has_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, calls = [0.0], []
-
-    def run(index: int, seconds: float) -> None:
-        slow = len(calls) in (20, 21)  # the machine is busy for a moment
-        calls.append(index)
-        clock[0] += seconds * (50 if slow else 1)
-
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    runs = [lambda i=i: run(i, 1e-3 * (i + 1)) for i in range(3)]
-    assert stopwatch.median_times(runs, CPU, 10, 60.0) == pytest.approx([1.0, 2.0, 3.0])
-    turns = [calls[index : index + 3] for index in range(0, len(calls), 3)]
-    assert len(turns) == stopwatch.WARM_UP + 10 and all(sorted(turn) == [0, 1, 2] for turn in turns)
-    assert len(set(map(tuple, turns))) > 1
-    calls.clear()
-    stopwatch.median_times(runs, CPU, 10, seconds=0.0)
-    assert len(calls) == 3 * (stopwatch.WARM_UP + stopwatch.FEWEST)
-
-
-CONFIG = """
-space: {arguments: {scale: 2, width: 6, cells: 1, adq: false, bits: [4, 8], head: [conv_3x3], body: [conv_1x1],
-  skip: [conv_1x1], upsample: [conv_3x3], tail: [conv_1x1, conv_3x3]}}
-data: {train: [data], patch: 12, batch_size: 2}
-search: {epochs: 1, steps_per_epoch: 2, threads: 1}
-run: run
-"""
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with a configuration and two images; recipes set the number of threads."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.yaml").write_text(CONFIG)
-    for folder, side in (("data/HR", 32), ("data/LRx2", 16)):
-        (tmp_path / folder).mkdir(parents=True)
-        for name in ("a", "b"):
-            Image.effect_noise((side, side), 50).convert("RGB").save(tmp_path / folder / f"{name}.png")
-    threads = torch.get_num_threads()
-    yield tmp_path
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-def test_the_recipe_measures_and_every_bad_input_is_refused_before_anything_is_written(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    measure = ["--config", "my.yaml", "--side", "12", "--output"]
-    measure_latency.main([*measure, "table.json"])
-    assert "for one 12x12 image" in capsys.readouterr().out
-    table = LatencyTable.load("table.json")
-    assert table.input_shape == (1, 3, 12, 12)
-    with_table = ["search.latency_table=table.json", "search.latency_budget=900", "search.bytes_penalty=0.1"]
-    bitops, size, milliseconds = goals_of(load_config("my.yaml", with_table).search)
-    assert milliseconds == Budget(table, 900.0) and (size.cost.name, size.weight) == ("bytes", 0.1)
-    assert bitops == Penalty(BitOps((1, 3, 32, 32)), 1e-3)
-    Path("damaged.json").write_text("{")
-    before = sorted(place.rglob("*"))
-    for arguments, reason in {
-        ("table.json",): "'table.json' already exists",
-        ("new/table.json",): "folder 'new' does not exist",
-        ("new.json", "--side", "0"): "--side 0 is not possible",
-        ("new.json", "--set", "space.arguments.widht=3"): "did you mean 'width'",
-    }.items():
-        with pytest.raises(InputError, match=reason):
-            measure_latency.main([*measure, *arguments])
-    for overrides, reason in {
-        ("search.latency_budget=3",): "'search.latency_budget' .3. needs times; give 'search.latency_table'",
-        ("search.latency_penalty=0.1",): "'search.latency_penalty' .0.1. needs times",
-        ("search.latency_table=absent.json",): "latency table 'absent.json' does not exist",
-        ("search.latency_table=damaged.json",): "'damaged.json' is not a latency table",
-        ("search.latency_table=table.json", "space.arguments.width=12"): "measured for another space",
-        ("search.latency_table=table.json", "search.threads=2"): "another machine: threads 1 and not 2",
-        ("search.latency_table=table.json", "search.latency_budget=1e-6"): "keeps the budget of 1e-06 latency_ms",
-        ("search.bytes_budget=10",): "keeps the budget of 10 bytes",
-    }.items():
-        sets = [part for override in overrides for part in ("--set", override)]
-        with pytest.raises(InputError, match=reason):
-            search_recipe.main(["--config", "my.yaml", *sets])
-    assert sorted(place.rglob("*")) == before
-    search_recipe.main(["--config", "my.yaml", *(part for text in with_table for part in ("--set", text))])
-    assert "latency_ms: " in (out := capsys.readouterr().out) and " of 900 (" in out and "bytes: " in out
-    (entry, *_) = json.loads(Path("run/history.json").read_text())["epochs"]
-    assert entry["expected_latency_ms"] == pytest.approx(sum(time for _, time in table.times), rel=0.9)
