@@ -16,6 +16,7 @@ _HOMES = {
     "Budget": "search",
     "ChoiceBlock": "nn",
     "InputError": "errors",
+    "LatencyTable": "search",
     "MutableQuantConv2d": "nn",
     "MutableQuantLinear": "nn",
     "ParameterBytes": "search",

@@ -98,6 +98,13 @@ class SearchConfig:
         bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
         bitops_budget: Most BitOps, at a 32x32 input, of the found network, which the search meets by itself in place of
             the penalty; None searches without a budget.
+        bytes_penalty: Weight of the expected bytes of the parameters, relative to those at the start.
+        bytes_budget: Most bytes of the found network's parameters, in place of the penalty; None for no budget.
+        latency_table: File of `recipes/measure_latency.py` with times of this space on this machine; where one is
+            given, the latency is followed and reported. None searches without one.
+        latency_penalty: Weight of the expected latency, relative to that at the start.
+        latency_budget: Most milliseconds, by the table, of the found network, in place of the penalty; None for no
+            budget.
         mixed_precision: Arithmetic of the search.
         threads: CPU threads of a process; None shares the machine's cores among its processes.
     """
@@ -122,6 +129,11 @@ class SearchConfig:
     entropy: float = number(1e-3, least=0)
     bitops_penalty: float = 1e-3
     bitops_budget: float | None = number(None, above=0)
+    bytes_penalty: float = 0.0
+    bytes_budget: float | None = number(None, above=0)
+    latency_table: str | None = None
+    latency_penalty: float = 0.0
+    latency_budget: float | None = number(None, above=0)
     mixed_precision: Literal["no", "bf16"] = "no"
     threads: int | None = number(None, least=1)
 
@@ -316,6 +328,13 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
         warmup, epochs = config.search.warmup_epochs, config.search.epochs
         if whole and warmup >= epochs:
             raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")
+        latency = {"budget": config.search.latency_budget, "penalty": config.search.latency_penalty}
+        for goal, value in latency.items():
+            if whole and value and config.search.latency_table is None:
+                raise InputError(
+                    f"'search.latency_{goal}' ({value:g}) needs times; give 'search.latency_table', a file that "
+                    "recipes/measure_latency.py makes"
+                )
         first, total = config.train.full_precision_iterations, config.train.iterations
         if whole and first > total:
             raise InputError(f"'train.full_precision_iterations' ({first}) exceeds 'train.iterations' ({total})")

@@ -24,12 +24,10 @@ from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
 from quantnas_ext.search import (
     AccelerateEvaluator,
-    BitOps,
-    Budget,
     ChoiceTree,
     EpochRecord,
-    Penalty,
     QuantNAS,
+    goals_of,
     run_experiment,
 )
 from quantnas_ext.search.history import SearchHistory
@@ -68,9 +66,8 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         check_dataset_folder(folder, space.scale, data.patch)
     images = PatchDataset(data.train, space.scale, data.patch, config.seed)
     train_part, validation_part = split_dataset(images, data.validation_share, config.seed)
-    bitops, budget = BitOps((1, 3, 32, 32)), config.search.bitops_budget
     strategy = QuantNAS(
-        costs=[Penalty(bitops, config.search.bitops_penalty) if budget is None else Budget(bitops, budget)],
+        costs=goals_of(config.search),
         entropy=config.search.entropy,
         regularizer=config.search.regularizer,
         relaxation=config.search.relaxation,
@@ -142,8 +139,9 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         print(
             f"found in {seconds:.0f} s: {architecture.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32, "
             f"{architecture.cost['bytes'] / 1e3:.1f} kB; joint probability above 0.5 in {len(confident)} of "
-            f"{len(strategy.distribution.tree.roots())} blocks\n{run / 'architecture.yaml'}"
+            f"{len(strategy.distribution.tree.roots())} blocks"
         )
+        print(*strategy.objective.spent(choices), run / "architecture.yaml", sep="\n")
     return architecture
 
 

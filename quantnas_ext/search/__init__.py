@@ -10,6 +10,8 @@ from quantnas_ext.search.cost import BitOps, Cost, ExpectedCost, ParameterBytes 
 from quantnas_ext.search.distribution import ArchitectureDistribution  # noqa: E402
 from quantnas_ext.search.evaluator import AccelerateEvaluator, EpochRecord  # noqa: E402
 from quantnas_ext.search.experiment import run_experiment  # noqa: E402
+from quantnas_ext.search.goals import goals_of  # noqa: E402
+from quantnas_ext.search.latency import LatencyTable  # noqa: E402
 from quantnas_ext.search.objective import Penalty, SearchObjective, entropy_weight  # noqa: E402
 from quantnas_ext.search.profiler import BitOpsProfiler  # noqa: E402
 from quantnas_ext.search.strategy import QuantNAS  # noqa: E402
@@ -24,10 +26,12 @@ __all__ = [
     "Cost",
     "EpochRecord",
     "ExpectedCost",
+    "LatencyTable",
     "ParameterBytes",
     "Penalty",
     "QuantNAS",
     "SearchObjective",
     "entropy_weight",
+    "goals_of",
     "run_experiment",
 ]

@@ -337,7 +337,7 @@ class BilevelSearch:
 
 def _describe(goal: Penalty | Budget) -> dict[str, Any]:
     numbers = {key: value for key, value in vars(goal).items() if key != "cost"}
-    return {"kind": type(goal).__name__, "cost": goal.cost.name, "input": list(goal.cost.input_shape), **numbers}
+    return {"kind": type(goal).__name__, **goal.cost.fingerprint(), **numbers}
 
 
 @contextmanager

@@ -32,6 +32,10 @@ class Cost:
         """How logs and files call it."""
         raise NotImplementedError(f"{type(self).__name__} has no name")
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What it counts, as plain values: a search goes on only with costs of the same fingerprints."""
+        return {"cost": self.name, "input": list(self.input_shape)}
+
     def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
         """Cost of one layer at one precision."""
         raise NotImplementedError(f"{type(self).__name__} has no layer_cost")

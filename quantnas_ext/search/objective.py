@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,15 @@ class SearchObjective(nn.Module):
         Of different costs of one name, the later ones have their input's size in it: ``bitops``, ``bitops@64x64``.
         """
         return {name: float(cost(draw)) for name, cost in zip(self._names, self.costs, strict=True)}
+
+    def spent(self, sample: Mapping[str, Any]) -> list[str]:
+        """What one architecture costs, a line for each cost, with its budget where it has one."""
+        lines = []
+        for goal, name, cost in zip(self.goals, self._names, self.costs, strict=True):
+            value = cast(ExpectedCost, cost).of(sample)
+            budget = f" of {goal.maximum:,.6g} ({value / goal.maximum:.1%})" if isinstance(goal, Budget) else ""
+            lines.append(f"{name}: {value:,.6g}{budget}")
+        return lines
 
     @torch.no_grad()
     def update(self, share: float) -> None:

@@ -218,14 +218,16 @@ class QuantNAS(DARTS):
         return self.objective.most_likely()
 
     def check(self, space: ModelSpace) -> None:
-        """Refuse budgets that no architecture of ``space`` keeps; the space is left as it is.
+        """Refuse costs of another space, and budgets that no architecture of ``space`` keeps; it is left as it is.
 
         Raises:
             InputError: as ``ArchitectureSelector``, or when a cost cannot be counted on this space.
         """
-        budgets = [cost for cost in self.costs if isinstance(cost, Budget)]
-        if budgets:
-            ArchitectureSelector(ChoiceTree.of(space), budgets, [budget.cost.terms(space) for budget in budgets])
+        terms = [(goal, goal.cost.terms(space)) for goal in self.costs]
+        limited = [(goal, of) for goal, of in terms if isinstance(goal, Budget)]
+        if limited:
+            budgets, of_budgets = zip(*limited, strict=True)
+            ArchitectureSelector(ChoiceTree.of(space), budgets, of_budgets)
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:

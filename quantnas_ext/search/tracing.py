@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 from nni.mutable import Mutable
-from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule, Repeat
-from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,6 +22,7 @@ from quantnas_ext.nn.choice_block import SharedInput
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
 from quantnas_ext.search.choice_tree import Context
+from quantnas_ext.search.dry_run import dry_run, refuse_searched_shapes
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
@@ -76,23 +76,12 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
             over candidates; when the model cannot run an input of this shape; when it multiplies matrices outside of
             the layers that are counted; when one layer stands under different choices.
     """
-    if len(input_shape) < 2 or not all(isinstance(size, int) and size > 0 for size in input_shape):
-        raise InputError(
-            f"{tuple(input_shape)} is not the shape of an input; give the batch and at least one more dimension, all "
-            "above 0, for example (1, 3, 32, 32)"
-        )
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         model = copy.deepcopy(model).eval()
         trace = _Trace(model)
-        try:
-            with _unfused(), trace.counter, torch.no_grad():
-                model(torch.zeros(input_shape, device=device))
-        except InputError:
-            raise
-        except (RuntimeError, ValueError, TypeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"the model cannot run an input of shape {tuple(input_shape)}: {reason}") from error
+        with _unfused(), trace.counter:
+            dry_run(model, input_shape, device)
     trace.refuse_uncounted()
     return trace.layers(input_shape[0])
 
@@ -107,19 +96,6 @@ def _unfused() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _refuse_searched_shapes(path: str, module: nn.Module) -> None:
-    searched_depth = isinstance(module, Repeat) and isinstance(module.depth_choice, Mutable)
-    searched_shape = isinstance(module, MixedOperation) or (
-        isinstance(module, ParametrizedModule)
-        and any(isinstance(value, Mutable) for key, value in module.trace_kwargs.items() if key != "bits")
-    )
-    if searched_depth or searched_shape:
-        raise InputError(
-            f"module {path!r} ({type(module).__name__}) searches its own shape or depth, whose cost is not known here; "
-            "write the alternatives as candidates of a LayerChoice, or search without costs"
-        )
 
 
 class _Trace:
@@ -145,7 +121,7 @@ class _Trace:
         self._chosen: list[Context] = []
         self._open: list[list[int]] = []  # for every running module: count at its begin, and what its children counted
         for path, module in model.named_modules():
-            _refuse_searched_shapes(path, module)
+            refuse_searched_shapes(path, module)
             if isinstance(module, LayerChoice):
                 module.forward = self._all_candidates(module)  # type: ignore[method-assign]
             elif isinstance(module, SharedInput):  # a supernet's would compute its blocks together
