@@ -98,6 +98,8 @@ class SearchConfig:
         bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
         bitops_budget: Most BitOps, at a 32x32 input, of the found network, which the search meets by itself in place of
             the penalty; None searches without a budget.
+        operations: Architecture file whose operations are kept, so that only precisions are searched; None searches
+            both.
         mixed_precision: Arithmetic of the search.
         threads: CPU threads of a process; None shares the machine's cores among its processes.
     """
@@ -122,6 +124,7 @@ class SearchConfig:
     entropy: float = number(1e-3, least=0)
     bitops_penalty: float = 1e-3
     bitops_budget: float | None = number(None, above=0)
+    operations: str | None = None
     mixed_precision: Literal["no", "bf16"] = "no"
     threads: int | None = number(None, least=1)
 
