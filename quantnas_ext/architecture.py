@@ -107,15 +107,10 @@ class Architecture:
         Layers whose precision the space's arguments fix keep it, but 32 means full precision in all of the network.
         """
         from quantnas_ext.nn.operations import is_precision_label
-        from quantnas_ext.quantization import FULL_PRECISION_BITS, precision_choices
         from quantnas_ext.search.choice_tree import ChoiceTree
-        from quantnas_ext.spaces import SPACES, build_space
+        from quantnas_ext.spaces import build_space
 
-        (value,) = precision_choices([precision])
-        arguments = {**self.arguments, "bits": [value]}
-        if value == FULL_PRECISION_BITS:
-            pinned = getattr(SPACES.get(self.space), "PINNED_PRECISIONS", ())
-            arguments |= {name: value for name in pinned if arguments.get(name) is not None}
+        arguments = arguments_at(self.space, self.arguments, precision)
         # Every precision of that space has one value only.
         only = {choice.label: choice.values[0] for choice in ChoiceTree.of(build_space(self.space, arguments))}
         choices = {
@@ -160,6 +155,28 @@ class Architecture:
         except InputError as error:
             raise InputError(f"architecture file '{path}': {error}") from error
         return architecture
+
+
+def arguments_at(space: str, arguments: Mapping[str, Any], precision: Precision | int | str) -> dict[str, Any]:
+    """The arguments of a space with every searched layer at one precision; 32 means all layers in full precision.
+
+    Args:
+        space: name of the space.
+        arguments: those with its own precisions.
+        precision: the one that is left.
+
+    Raises:
+        InputError: when it is no precision.
+    """
+    from quantnas_ext.quantization import FULL_PRECISION_BITS, precision_choices
+    from quantnas_ext.spaces import SPACES
+
+    (value,) = precision_choices([precision])
+    changed = {**arguments, "bits": [value]}
+    if value == FULL_PRECISION_BITS:
+        pinned = getattr(SPACES.get(space), "PINNED_PRECISIONS", ())
+        changed |= {name: value for name in pinned if changed.get(name) is not None}
+    return changed
 
 
 def _read(path: Path) -> dict[str, Any]:

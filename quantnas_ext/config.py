@@ -105,6 +105,8 @@ class SearchConfig:
         latency_penalty: Weight of the expected latency, relative to that at the start.
         latency_budget: Most milliseconds, by the table, of the found network, in place of the penalty; None for no
             budget.
+        operations: Architecture file whose operations are kept, so that only precisions are searched; None searches
+            both.
         mixed_precision: Arithmetic of the search.
         threads: CPU threads of a process; None shares the machine's cores among its processes.
     """
@@ -134,6 +136,7 @@ class SearchConfig:
     latency_table: str | None = None
     latency_penalty: float = 0.0
     latency_budget: float | None = number(None, above=0)
+    operations: str | None = None
     mixed_precision: Literal["no", "bf16"] = "no"
     threads: int | None = number(None, least=1)
 

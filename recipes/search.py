@@ -30,12 +30,11 @@ from quantnas_ext.search import (
     goals_of,
     run_experiment,
 )
+from quantnas_ext.search.fixed_choices import fix_operations
 from quantnas_ext.search.history import SearchHistory
 from quantnas_ext.search.processes import process_state, set_threads
-from quantnas_ext.spaces import build_space, check_input_side
-from quantnas_ext.sr.folders import check_dataset_folder
-from quantnas_ext.sr.patches import PatchDataset, split_dataset
-from quantnas_ext.sr.photographs import with_photographs
+from quantnas_ext.spaces import build_space
+from quantnas_ext.sr.search_data import search_datasets
 from quantnas_ext.sr.weights import save_weights
 
 
@@ -57,15 +56,9 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     set_threads(config.search.threads)
     space = build_space(config.space.name, config.space.arguments)
     stages = space.diagram()
-    check_input_side(space, config.data.patch, f"data.patch of {config.data.patch} pixels")
-    with process_state().local_main_process_first():
-        data = with_photographs(config.data, space.scale)
-    if not data.train:
-        raise InputError("there is nothing to search on; name dataset folders with --set 'data.train=[FOLDER]'")
-    for folder in data.train:
-        check_dataset_folder(folder, space.scale, data.patch)
-    images = PatchDataset(data.train, space.scale, data.patch, config.seed)
-    train_part, validation_part = split_dataset(images, data.validation_share, config.seed)
+    train_part, validation_part = search_datasets(config, space)
+    kept = config.search.operations
+    operations = {} if kept is None else fix_operations(space, Architecture.load(kept).choices)
     strategy = QuantNAS(
         costs=goals_of(config.search),
         entropy=config.search.entropy,
@@ -110,18 +103,18 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         validation_part,
         epochs=config.search.epochs,
         steps_per_epoch=config.search.steps_per_epoch,
-        batch_size=data.batch_size,
+        batch_size=config.data.batch_size,
         learning_rate=config.search.weight_learning_rate,
         weight_decay=config.search.weight_decay,
         seed=config.seed,
-        workers=data.workers,
+        workers=config.data.workers,
         mixed_precision=config.search.mixed_precision,
         channels_last=True,
         checkpoint=run / "search.ckpt",
         on_epoch=log,
     )
     start = time.perf_counter()
-    choices = run_experiment(space, evaluator, strategy, run / "nni")
+    choices = operations | run_experiment(space, evaluator, strategy, run / "nni")
     seconds = time.perf_counter() - start
     architecture = Architecture.of(
         config.space.name, config.space.arguments, choices, provenance(config, search_seconds=round(seconds, 1))

@@ -21,13 +21,13 @@ from quantnas_ext.config import Config, load_config, shipped_configs
 from quantnas_ext.spaces import SPACES, build_space
 from quantnas_ext.sr import options
 from quantnas_ext.sr import train as sr_train
-from recipes import demo, evaluate, import_genotype, measure_latency, prepare_data, search, train, upscale
+from recipes import baseline, demo, evaluate, import_genotype, measure_latency, prepare_data, search, train, upscale
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAINS: dict[str, Callable[[list[str]], None]] = {
     f"recipes/{module.__name__.rpartition('.')[2]}.py": module.main
-    for module in (demo, evaluate, import_genotype, measure_latency, prepare_data, search, train, upscale)
+    for module in (baseline, demo, evaluate, import_genotype, measure_latency, prepare_data, search, train, upscale)
 } | {"quantnas_ext.recipes.search": search.main, "quantnas_ext.sr.train": sr_train.main}
 
 

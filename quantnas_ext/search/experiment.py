@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nni.nas.evaluator import Evaluator
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
 from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.space import RawFormatModelSpace
 
-from quantnas_ext.search.evaluator import AccelerateEvaluator
 from quantnas_ext.search.processes import process_state
-from quantnas_ext.search.strategy import QuantNAS
 
 
-def run_experiment(
-    space: ModelSpace, evaluator: AccelerateEvaluator, strategy: QuantNAS, folder: Path
-) -> dict[str, Any]:
+def run_experiment(space: ModelSpace, evaluator: Evaluator, strategy: OneShotStrategy, folder: Path) -> dict[str, Any]:
     """Search ``space`` and return the choices found.
 
     The main process runs an NNI experiment, whose files go to ``folder``; the other processes of ``accelerate launch``
@@ -25,8 +23,8 @@ def run_experiment(
 
     Args:
         space: becomes the supernet.
-        evaluator: bilevel search on Accelerate.
-        strategy: what to search with.
+        evaluator: bilevel search on Accelerate; in one process also NNI's Lightning evaluators.
+        strategy: what to search with: ``QuantNAS``, in one process also NNI's own one-shot strategies.
         folder: for NNI's logs and checkpoints.
 
     Returns:

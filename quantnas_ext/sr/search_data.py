@@ -1,0 +1,33 @@
+"""The data of a search: what the weights learn from, and what the logits learn from."""
+
+from __future__ import annotations
+
+from nni.nas.nn.pytorch import ModelSpace
+
+from quantnas_ext.config import Config
+from quantnas_ext.errors import InputError
+from quantnas_ext.search.processes import process_state
+from quantnas_ext.spaces import check_input_side
+from quantnas_ext.sr.folders import check_dataset_folder
+from quantnas_ext.sr.patches import PatchDataset, split_dataset
+from quantnas_ext.sr.photographs import with_photographs
+
+__all__ = ["search_datasets"]
+
+
+def search_datasets(config: Config, space: ModelSpace) -> tuple[PatchDataset, PatchDataset]:
+    """The training and the validation part of a configuration's images, for a search of a super-resolution space.
+
+    Raises:
+        InputError: when there are no images, a folder is no dataset folder for this scale and patch, there is only one
+            image, or the space cannot run a patch of this size.
+    """
+    check_input_side(space, config.data.patch, f"data.patch of {config.data.patch} pixels")
+    with process_state().local_main_process_first():
+        data = with_photographs(config.data, space.scale)
+    if not data.train:
+        raise InputError("there is nothing to search on; name dataset folders with --set 'data.train=[FOLDER]'")
+    for folder in data.train:
+        check_dataset_folder(folder, space.scale, data.patch)
+    images = PatchDataset(data.train, space.scale, data.patch, config.seed)
+    return split_dataset(images, data.validation_share, config.seed)

@@ -1,0 +1,204 @@
+"""What a found architecture is to be compared with: `python recipes/baseline.py {random,uniform,two_step,darts} ...`.
+
+    python recipes/baseline.py random --config my.yaml --count 10 --bitops-budget 2e9 --output runs/random
+    python recipes/baseline.py uniform --architecture runs/mine/architecture.yaml --precision 8 --output all_8_bits.yaml
+    python recipes/baseline.py two_step --config my.yaml --set run=runs/two_step
+    python recipes/baseline.py darts --config my.yaml --set run=runs/darts
+
+Each makes ordinary architecture files, which `recipes/train.py` trains like found ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from quantnas_ext import cli
+from quantnas_ext.architecture import Architecture, arguments_at
+from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
+from quantnas_ext.errors import InputError
+from quantnas_ext.nn.operations import is_precision_label
+from quantnas_ext.provenance import provenance
+from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
+from quantnas_ext.search import BitOps, Budget, ChoiceTree, QuantNAS, run_experiment
+from quantnas_ext.search.nni_darts import nni_darts
+from quantnas_ext.search.processes import process_state, set_threads
+from quantnas_ext.search.random_architectures import random_architectures
+from quantnas_ext.search.selection import ArchitectureSelector
+from quantnas_ext.spaces import build_space
+from quantnas_ext.sr.lightning_evaluator import lightning_evaluator
+from quantnas_ext.sr.score_files import check_new_file
+from quantnas_ext.sr.search_data import search_datasets
+from quantnas_ext.sr.weights import save_weights
+
+SEARCH = Path(__file__).parent / "search.py"
+BITOPS = BitOps((1, 3, 32, 32))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the recipe with these arguments (the command line's, if None)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    random = kinds.add_parser("random", help="random architectures of the configuration's space")
+    add_config_arguments(random, default="demo")
+    random.add_argument("--count", type=int, required=True, metavar="N", help="how many, all different")
+    budget = "most BitOps of each at 32x32 (default: the configuration's search.bitops_budget)"
+    random.add_argument("--bitops-budget", type=float, metavar="X", help=budget)
+    random.add_argument("--output", required=True, metavar="DIR", help="folder to make for the architecture files")
+    uniform = kinds.add_parser("uniform", help="the operations of an architecture at one precision")
+    uniform.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of a search")
+    uniform.add_argument("--precision", required=True, metavar="P", help="8, w4a8, or 32 for full precision")
+    uniform.add_argument("--output", required=True, metavar="FILE", help="architecture file to write")
+    two_step = kinds.add_parser("two_step", help="search in full precision, then search the precisions")
+    add_config_arguments(two_step, default="demo")
+    darts = kinds.add_parser("darts", help="search with NNI's own DARTS")
+    add_config_arguments(darts, default="demo")
+    arguments = parser.parse_args(argv)
+    if arguments.kind == "uniform":
+        at_one_precision(arguments.architecture, arguments.precision, arguments.output)
+        return
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.kind == "random":
+        draw(config, arguments.count, arguments.bitops_budget, arguments.output)
+    elif arguments.kind == "two_step":
+        search_in_two_steps(config)
+    else:
+        search_with_darts(config)
+
+
+def draw(config: Config, count: int, bitops_budget: float | None, output: str) -> None:
+    """Write architecture files of distinct random architectures."""
+    maximum = config.search.bitops_budget if bitops_budget is None else bitops_budget
+    space = build_space(config.space.name, config.space.arguments)
+    budgets = [] if maximum is None else [Budget(BITOPS, maximum)]
+    drawn = random_architectures(space, count, budgets=budgets, seed=config.seed)
+    how = "uniformly" if drawn.uniform else "by random probabilities"
+    source = provenance(config, drawn=how, bitops_budget=maximum)
+    architectures = [
+        Architecture.of(config.space.name, config.space.arguments, sample, source) for sample in drawn.samples
+    ]
+    folder = cli.new_run_folder(output)
+    for index, architecture in enumerate(architectures):
+        architecture.save(folder / f"architecture_{index:03}.yaml")
+    costs = [architecture.cost["bitops_32"] / 1e9 for architecture in architectures]
+    print(f"{count} architectures, drawn {how}: {min(costs):.3f} to {max(costs):.3f} GBitOps at 32x32\n{folder}")
+
+
+def at_one_precision(architecture: str, precision: str, output: str) -> None:
+    """Write the architecture file of the same operations at one precision."""
+    check_new_file(output)
+    changed = Architecture.load(architecture).with_precision(precision)
+    changed.save(output)
+    print(f"{changed.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32\n{output}")
+
+
+def search_in_two_steps(config: Config) -> None:
+    """Search operations in full precision, then precisions for them; what is done already is not done again."""
+    full_precision = step_one(config)
+    run = Path(config.run)
+    if os.path.isfile(run / "config.yaml"):
+        if load_config(run / "config.yaml") != config:
+            raise InputError(f"run folder '{run}' holds another configuration's run; delete it or set another 'run'")
+    else:
+        cli.new_run_folder(run)
+        save_config(config, run / "config.yaml")
+    run_search(full_precision)
+    operations = str(Path(full_precision.run) / "architecture.yaml")
+    search = dataclasses.replace(config.search, operations=operations)
+    run_search(dataclasses.replace(config, run=str(run / "precisions"), search=search))
+    print(f"result of both steps: {run / 'precisions' / 'architecture.yaml'}")
+
+
+def step_one(config: Config) -> Config:
+    """The configuration of the full-precision search; all that can be wrong with either step shows here.
+
+    A budget is scaled to full precision by 32 * 32 over the geometric mean of the smallest and the largest product of
+    weight and activation bits that the space offers: the operations then keep it with the lowest precision, and exceed
+    it with the highest, so that the second step has something to decide. It is never below the cheapest operations.
+    """
+    space = build_space(config.space.name, config.space.arguments)
+    precisions = [
+        Precision.parse(value)
+        for choice in ChoiceTree.of(space)
+        if is_precision_label(choice.label) and len(choice.values) > 1
+        for value in choice.values
+    ]
+    if not precisions:
+        raise InputError("the second step has nothing to choose; give 'space.arguments.bits' at least two precisions")
+    if config.search.operations is not None:
+        raise InputError("the first step searches the operations; set 'search.operations' to null")
+    search_datasets(config, space)
+    arguments = arguments_at(config.space.name, config.space.arguments, FULL_PRECISION_BITS)
+    unquantized = build_space(config.space.name, arguments)
+    budget = config.search.bitops_budget
+    if budget is not None:
+        QuantNAS(costs=[Budget(BITOPS, budget)]).check(space)
+        bits = [precision.weight_bits * precision.activation_bits for precision in precisions]
+        budget *= FULL_PRECISION_BITS**2 / math.sqrt(min(bits) * max(bits))
+        terms = BITOPS.terms(unquantized)
+        dearer_than_all = Budget(BITOPS, sum(terms.values()))
+        cheapest, _ = ArchitectureSelector(ChoiceTree.of(unquantized), [dearer_than_all], [terms]).range()
+        budget = max(budget, cheapest)
+    return dataclasses.replace(
+        config,
+        run=str(Path(config.run) / "full_precision"),
+        space=dataclasses.replace(config.space, arguments=arguments),
+        search=dataclasses.replace(config.search, bitops_budget=budget),
+    )
+
+
+def run_search(config: Config) -> None:
+    """Run `recipes/search.py`, or go on with it, unless its architecture is there already."""
+    run = Path(config.run)
+    if (run / "architecture.yaml").exists():
+        return
+    file = run.with_suffix(".yaml")
+    save_config(config, file)
+    resume = ["--resume"] if (run / "config.yaml").exists() else []
+    code = subprocess.run([sys.executable, str(SEARCH), "--config", str(file), *resume]).returncode
+    if code:
+        sys.exit(code)
+
+
+def search_with_darts(config: Config) -> None:
+    """Search with NNI's DARTS in its Lightning evaluator, and fill the run folder."""
+    if process_state().num_processes > 1:
+        raise InputError("NNI's DARTS runs in one process here; start it with python alone")
+    if config.search.bitops_budget is not None:
+        raise InputError("NNI's DARTS keeps no budget; set 'search.bitops_budget' to null")
+    set_seed(config.seed)
+    torch.set_flush_denormal(True)
+    set_threads(config.search.threads)
+    space = build_space(config.space.name, config.space.arguments)
+    tree = ChoiceTree.of(space)
+    train, validation = search_datasets(config, space)
+    run = cli.new_run_folder(config.run)
+    save_config(config, run / "config.yaml")
+    strategy = nni_darts(
+        arc_learning_rate=config.search.architecture_learning_rate,
+        gradient_clip_val=config.search.gradient_clip,
+        warmup_epochs=config.search.warmup_epochs,
+    )
+    start = time.perf_counter()
+    evaluator = lightning_evaluator(config, train, validation, run / "tensorboard")
+    sample = run_experiment(space, evaluator, strategy, run / "nni")
+    seconds = round(time.perf_counter() - start, 1)
+    source = provenance(config, strategy="nni.nas.strategy.DARTS", search_seconds=seconds)
+    architecture = Architecture.of(config.space.name, config.space.arguments, tree.complete(sample), source)
+    save_weights(strategy.supernet.freeze(sample).state_dict(), run / "weights.safetensors")
+    architecture.save(run / "architecture.yaml")
+    bitops = architecture.cost["bitops_32"] / 1e9
+    print(f"found in {seconds:.0f} s: {bitops:.3f} GBitOps at 32x32\n{run / 'architecture.yaml'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
