@@ -29,7 +29,9 @@ def relative_steps(bits: Sequence[int]) -> Tensor:
 
 def value_range(x: Tensor) -> Tensor:
     """``max x - min x`` over the whole tensor: a float32 scalar without gradient."""
-    low, high = torch.aminmax(x.detach())
+    # In the order of memory: aminmax would copy what lies otherwise, such as channels last.
+    order = sorted(range(x.dim()), key=x.stride, reverse=True)
+    low, high = torch.aminmax(x.detach().permute(order))
     return high.float() - low.float()
 
 

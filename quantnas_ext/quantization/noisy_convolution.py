@@ -11,6 +11,10 @@ from torch.nn import functional as F
 from quantnas_ext.quantization.noise import add_noise
 
 
+SHARE = 4
+"""Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
+
+
 class Geometry(NamedTuple):
     """How a convolution moves over its input."""
 
@@ -55,7 +59,8 @@ class _NoisyConvolution(torch.autograd.Function):
         # Views of a buffer that stays as it is until the next phase: kept without being counted as saved tensors.
         ctx.noises, ctx.masked, ctx.geometry = (x_noise, weight_noise), masked, geometry
         ctx.dtype = autocast_dtype(x)
-        noisy_x, _, kernel = _operands(x, weight, factor, x_scale, weight_scale, ctx)
+        noisy_x = _noisy_input(x, x_scale, x_noise, ctx)
+        _, kernel = _noisy_kernel(weight, factor, weight_scale, ctx)
         if bias is not None:
             bias = (bias if factor is None else bias * factor).to(ctx.dtype)
         with torch.autocast(x.device.type, enabled=False):
@@ -67,13 +72,38 @@ class _NoisyConvolution(torch.autograd.Function):
         x, weight, bias, factor, x_scale, weight_scale = ctx.saved_tensors
         x_noise, weight_noise = ctx.noises
         need = ctx.needs_input_grad
-        noisy_x, noisy_weight, kernel = _operands(x, weight, factor, x_scale, weight_scale, ctx)
         stride, padding, dilation, groups = ctx.geometry
+        exact = need[1] or need[3]
+        # What the gradient of the kernel is taken on.
+        samples = len(x) if exact else -(-len(x) // SHARE) if need[5] else 0
+        noisy_x = _noisy_input(x[:samples], x_scale, None if x_noise is None else x_noise[:samples], ctx)
+        noisy_weight, kernel = _noisy_kernel(weight, factor, weight_scale, ctx)
         for_bias = bias is not None and (need[2] or need[3])
-        mask = [need[0] or need[4], need[1] or need[3] or need[5], for_bias]
-        x_gradient, kernel_gradient, bias_gradient = torch.ops.aten.convolution_backward(
-            gradient, noisy_x, kernel, [kernel.shape[0]], stride, padding, dilation, False, [0, 0], groups, mask
-        )
+
+        def gradients_of(inputs: Tensor, mask: list[bool]) -> Any:
+            return torch.ops.aten.convolution_backward(
+                gradient[: len(inputs)],
+                inputs,
+                kernel,
+                [kernel.shape[0]],
+                stride,
+                padding,
+                dilation,
+                False,
+                [0, 0],
+                groups,
+                mask,
+            )
+
+        if exact:
+            x_gradient, kernel_gradient, bias_gradient = gradients_of(noisy_x, [need[0] or need[4], True, for_bias])
+        else:
+            # The input itself takes the place of the noisy one: its gradient depends on its shape alone.
+            x_gradient, kernel_gradient, bias_gradient = gradients_of(
+                x.to(ctx.dtype), [need[0] or need[4], False, for_bias]
+            )
+            if samples:
+                kernel_gradient = gradients_of(noisy_x, [False, True, False])[1] * (len(x) / samples)
         results: list[Tensor | None] = [None] * 10
         if need[0]:
             results[0] = x_gradient.to(x.dtype)
@@ -98,22 +128,26 @@ class _NoisyConvolution(torch.autograd.Function):
         return tuple(results)
 
 
-def _operands(
-    x: Tensor, weight: Tensor, factor: Tensor | None, x_scale: Tensor | None, weight_scale: Tensor | None, ctx: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Noisy input and kernel in the dtype of the computation, and between them the noisy weight without the factor."""
-    x_noise, weight_noise = ctx.noises
-    if x_scale is not None:
-        x = add_noise(x, x_scale, x_noise, masked=ctx.masked)
-    if weight_scale is not None:
-        weight = add_noise(weight, weight_scale, weight_noise)
+def _noisy_input(x: Tensor, scale: Tensor | None, unit: Tensor | None, ctx: Any) -> Tensor:
+    """In the dtype of the computation."""
+    if scale is not None and unit is not None:
+        x = add_noise(x, scale, unit, masked=ctx.masked)
+    return x.to(ctx.dtype)
+
+
+def _noisy_kernel(weight: Tensor, factor: Tensor | None, scale: Tensor | None, ctx: Any) -> tuple[Tensor, Tensor]:
+    """The noisy weight, and the same times the factor in the dtype of the computation."""
+    if scale is not None:
+        weight = add_noise(weight, scale, ctx.noises[1])
     kernel = weight if factor is None else weight * factor.to(weight.dtype)
-    return x.to(ctx.dtype), weight, kernel.to(ctx.dtype)
+    return weight, kernel.to(ctx.dtype)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Sum of products, a float32 scalar at least."""
-    return (a.to(torch.promote_types(a.dtype, torch.float32)) * b).sum()
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    order = sorted(range(a.dim()), key=a.stride, reverse=True)  # of memory, where flattening copies nothing
+    return torch.dot(a.permute(order).flatten().to(dtype), b.permute(order).flatten().to(dtype))
 
 
 def noisy_conv2d(

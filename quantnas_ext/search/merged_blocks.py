@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput
-from quantnas_ext.quantization import value_range
 from quantnas_ext.quantization.merged_kernels import MergedShape, merged_kernels
 from quantnas_ext.quantization.noise import safe_sqrt
 from quantnas_ext.search.mixed_layers import LayerInput, MixedQuantConv2d
@@ -184,18 +183,24 @@ class _Evaluation:
         return self.probabilities[candidate.block][candidate.index]
 
     def _on_its_own(self, candidate: Candidate) -> Tensor:
-        """A candidate's output times its probability, which goes to its last kernel where that is possible."""
+        """A candidate's output times its probability.
+
+        Without a gradient of the probability that goes to the last kernel, which is smaller than the output. With one,
+        the gradient would take a convolution more there.
+        """
         p, first, module = self._probability(candidate), candidate.first, candidate.module
         if first is None:
             return p * module(self.x)
         rest = list(cast(nn.Sequential, module))[2:]
         if not rest:
-            return first.compute(self.source, p)
+            return p * first.compute(self.source) if p.requires_grad else first.compute(self.source, p)
         x = first.compute(self.source)
         for layer in rest[:-1]:
             x = layer(x)
         last = rest[-1]
-        return last.compute(LayerInput(x), p) if isinstance(last, MixedQuantConv2d) else p * last(x)
+        if isinstance(last, MixedQuantConv2d) and not p.requires_grad:
+            return last.compute(LayerInput(x), p)
+        return p * last(x)
 
     def _share_noise(self) -> None:
         """One noisy input for all that begin with a ReLU and a convolution."""
@@ -229,7 +234,7 @@ class _Evaluation:
         """
         context, source = self.context, self.source
         of_weights, of_inputs = context.noise_scales()
-        spans = torch.stack([value_range(layer.weight) for layer in layers])
+        spans = torch.stack([layer.weight_span() for layer in layers])
         noise: dict[str, Any] = {
             "scales": torch.stack([of_weights[layer.row] for layer in layers]) * spans,
             "units": [context.bank.take(layer.weight.shape, layer.weight) for layer in layers],

@@ -48,10 +48,7 @@ class LayerInput:
     def span(self) -> Tensor:
         """``max - min`` of that."""
         if self._span is None:
-            low, high = torch.aminmax(self._x.detach())
-            if self._relu:
-                low, high = low.clamp_min(0), high.clamp_min(0)
-            self._span = high.float() - low.float()
+            self._span = value_range(self.plain)
         return self._span
 
     def add_noise(self, context: SupernetContext, scale: Tensor) -> None:
@@ -94,6 +91,7 @@ class MixedQuantLayer(SupernetModule):
         self.arguments: dict[str, Any] = dict(layer.args)
         self.bits_choice: Categorical = self.add_mutable(self.arguments["bits"])
         self._context = (context,)
+        self._weight_span: tuple[Any, Tensor] | None = None
         self.precisions = [Precision.parse(value) for value in self.bits_choice.values]
         context.declare(self.bits_choice.label, self.precisions)
         self._noisy_weights, self._noisy_inputs = context.is_noisy(self.bits_choice.label)
@@ -180,8 +178,15 @@ class MixedQuantLayer(SupernetModule):
         """Noise for the weight under the present draw."""
         if not (self.noise() and self._noisy_weights):
             return None
-        scale = self.context.noise_scales()[0][self.row] * value_range(self.weight)
+        scale = self.context.noise_scales()[0][self.row] * self.weight_span()
         return Noise(scale, self.context.unit_noise(self.weight))
+
+    def weight_span(self) -> Tensor:
+        """``max - min`` of the weight, computed once until the weight changes: both phases of a step see the same."""
+        version = (id(self.weight), self.weight._version, self.weight.device)
+        if self._weight_span is None or self._weight_span[0] != version:
+            self._weight_span = version, value_range(self.weight)
+        return self._weight_span[1]
 
     def input_noise(self, source: LayerInput) -> Noise | None:
         """Noise for an input under the present draw; None where it has some already."""
