@@ -42,9 +42,10 @@ class LinkedSpace(ModelSpace):
 
 
 def samples(tree: ChoiceTree, choices: list[Choice] | None = None) -> Iterator[dict[str, Any]]:
-    """All architectures of a space."""
+    """All architectures of a space, each once and with the choices that matter for it."""
     if choices is None:
-        choices = tree.roots()
+        yield from {str(sample): sample for sample in map(tree.complete, samples(tree, tree.roots()))}.values()
+        return
     if not choices:
         yield {}
         return
