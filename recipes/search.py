@@ -31,11 +31,11 @@ from quantnas_ext.search import (
     ChoiceTree,
     EpochRecord,
     QuantNAS,
+    derive_and_score,
     goals_of,
     run_experiment,
 )
 from quantnas_ext.search.fixed_choices import fix_operations
-from quantnas_ext.search.gap import derive_and_score
 from quantnas_ext.search.history import SearchHistory
 from quantnas_ext.search.processes import process_state, set_threads
 from quantnas_ext.spaces import build_space

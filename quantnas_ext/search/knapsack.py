@@ -57,7 +57,7 @@ def best_selection(groups: Sequence[Group], least: Array, most: Array) -> tuple[
     steps: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
     for group, rest_low, rest_high in zip(groups, low, high, strict=True):
         options = len(group.values)
-        next_costs = (costs[:, None, :] + group.costs[None, :, :]).reshape(-1, len(most))
+        next_costs = (costs[:, None, :] + group.costs[None, :, :]).reshape(len(costs) * options, len(most))
         next_values = (values[:, None] + group.values[None, :]).reshape(-1)
         possible = (
             (next_costs + rest_low <= most * (1 + _ROUNDING)).all(axis=1)
