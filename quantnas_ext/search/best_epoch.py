@@ -12,8 +12,8 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.sampling import FixedBatches
+from quantnas_ext.search.supernet_context import SupernetContext
 
 
 class BestEpoch:
@@ -21,23 +21,30 @@ class BestEpoch:
 
     Args:
         model: the bare supernet.
-        distribution: over its choices.
+        context: of the supernet.
         accelerator: of this process.
 
     Attributes:
         state: ``loss``, ``model`` and ``distribution`` of the best epoch, for checkpoints; None before the first.
     """
 
-    def __init__(self, model: nn.Module, distribution: ArchitectureDistribution, accelerator: Accelerator) -> None:
-        self._model, self._distribution, self._accelerator = model, distribution, accelerator
+    def __init__(self, model: nn.Module, context: SupernetContext, accelerator: Accelerator) -> None:
+        self._model, self._context, self._accelerator = model, context, accelerator
+        self._distribution = context.distribution
         self.state: dict[str, Any] | None = None
 
     @torch.no_grad()
-    def measure(self, batches: FixedBatches, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
+    def measure(self, batches: FixedBatches, loss: Callable[[Tensor, Tensor], Tensor], seed: int, step: int) -> float:
         """Loss of the distribution itself: as in an architecture step, but without the noise of a relaxation.
 
         Batch norm uses its running statistics, so nothing of the model changes. Quantization noise is there: without
         it the loss would not know of precisions. Processes share the batches.
+
+        Args:
+            batches: of inputs and targets.
+            loss: of outputs and targets.
+            seed: of the search.
+            step: for the noise of the first batch, the same at every call; steps behind the search's last are free.
         """
         accelerator = self._accelerator
         self._distribution.settle()
@@ -49,6 +56,7 @@ class BestEpoch:
         for index, batch in enumerate(batches):
             if index % accelerator.num_processes != accelerator.process_index:
                 continue
+            self._context.bank.begin(seed, accelerator.process_index, step + index, 0)
             inputs, targets = (tensor.to(accelerator.device) for tensor in batch)
             with accelerator.autocast():
                 value = loss(self._model(inputs), targets)

@@ -152,7 +152,7 @@ class BilevelSearch:
         self.train_loader = self._loader(plan.train_dataset, plan.seed)
         self.validation_loader = self._loader(plan.validation_dataset, plan.seed + 1)
         self.progress = _Progress()
-        self.best = BestEpoch(model, self.distribution, accelerator)
+        self.best = BestEpoch(model, settings.context, accelerator)
         for parameter in logits:  # every process starts from the main process's logits
             if accelerator.num_processes > 1:
                 torch.distributed.broadcast(parameter.data, 0)
@@ -194,9 +194,10 @@ class BilevelSearch:
                 self.progress.epoch = epoch + 1
                 settled_loss = None
                 if plan.derive_from == "best" and val_loss is not None:
-                    # The seed of an epoch that no search has: the same noise after every epoch.
+                    # Seed and steps of an epoch that the search does not have: the same noise every time.
+                    batches, step = plan.fixed_batches(plan.validation_dataset), plan.epochs * plan.steps_per_epoch
                     with _seeded(plan.seed, plan.epochs, self.accelerator):
-                        settled_loss = self.best.measure(plan.fixed_batches(plan.validation_dataset), plan.loss)
+                        settled_loss = self.best.measure(batches, plan.loss, plan.seed, step)
                     self.best.offer(settled_loss)
                 self._record(train_loss, val_loss, settled_loss)
                 if plan.checkpoint is not None and self.accelerator.is_main_process:

@@ -31,9 +31,9 @@ def derive_and_score(
         The derived network with the supernet's weights, calibrated; and the scores by metric of
 
         * ``supernet``: the mixture of all candidates with the distribution's own probabilities, without quantization
-          noise;
+          noise (where a search quantizes directly, it does so here);
         * ``full_precision``: the found operations alone, with the supernet's weights and batch norm statistics and
-          without any quantization: what the supernet gives when all probability is on them;
+          without any quantization: where a search has noise, what the supernet gives when all probability is on them;
         * ``derived``: the network that is returned, in its found precisions.
 
         From the first to the second is what deciding costs, from the second to the third what rounding costs and
