@@ -107,6 +107,8 @@ class SearchConfig:
             budget.
         operations: Architecture file whose operations are kept, so that only precisions are searched; None searches
             both.
+        derive_from: Whether the network is derived from the last epoch or from the one of lowest validation loss.
+        top_k: How many of the most probable architectures are written.
         mixed_precision: Arithmetic of the search.
         threads: CPU threads of a process; None shares the machine's cores among its processes.
     """
@@ -137,6 +139,8 @@ class SearchConfig:
     latency_penalty: float = 0.0
     latency_budget: float | None = number(None, above=0)
     operations: str | None = None
+    derive_from: Literal["last", "best"] = "last"
+    top_k: int = number(1, least=1)
     mixed_precision: Literal["no", "bf16"] = "no"
     threads: int | None = number(None, least=1)
 

@@ -1,7 +1,8 @@
 """Search an architecture: `accelerate launch recipes/search.py [--config NAME|FILE] [--set KEY=VALUE ...] [--resume]`.
 
 Without arguments it runs the search of the demo. Everything goes to the run folder: the whole configuration, the found
-architecture, its weights as the supernet had them, the history, plots and TensorBoard logs.
+architecture, its weights as the supernet had them, how it scores beside the supernet, the history, plots and
+TensorBoard logs.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
+from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from quantnas_ext import cli
@@ -22,11 +25,13 @@ from quantnas_ext.provenance import provenance
 from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
+from quantnas_ext.reporting.table import Column, decimals, format_table
 from quantnas_ext.search import (
     AccelerateEvaluator,
     ChoiceTree,
     EpochRecord,
     QuantNAS,
+    derive_and_score,
     goals_of,
     run_experiment,
 )
@@ -34,6 +39,8 @@ from quantnas_ext.search.fixed_choices import fix_operations
 from quantnas_ext.search.history import SearchHistory
 from quantnas_ext.search.processes import process_state, set_threads
 from quantnas_ext.spaces import build_space
+from quantnas_ext.sr.metrics import psnr_rgb
+from quantnas_ext.sr.score_files import write_json
 from quantnas_ext.sr.search_data import search_datasets
 from quantnas_ext.sr.weights import save_weights
 
@@ -93,7 +100,9 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
             for value, probability in zip(history.labels[label]["values"], probabilities, strict=True):
                 board.add_scalar(f"probability/{label}/{value}", probability, record.epoch)
         scalars = {"entropy": record.entropy, "train_loss": record.train_loss, "val_loss": record.val_loss}
-        for name, scalar in {**scalars, **record.expected_costs}.items():
+        scalars["settled_loss"] = record.settled_loss
+        scalars |= record.expected_costs | {f"multiplier_{name}": value for name, value in record.multipliers.items()}
+        for name, scalar in scalars.items():
             if scalar is not None:
                 board.add_scalar(f"search/{name}", scalar, record.epoch)
         board.flush()
@@ -112,16 +121,28 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         channels_last=True,
         checkpoint=run / "search.ckpt",
         on_epoch=log,
+        derive_from=config.search.derive_from,
     )
     start = time.perf_counter()
     choices = operations | run_experiment(space, evaluator, strategy, run / "nni")
     seconds = time.perf_counter() - start
-    architecture = Architecture.of(
-        config.space.name, config.space.arguments, choices, provenance(config, search_seconds=round(seconds, 1))
-    )
+    origin = provenance(config, search_seconds=round(seconds, 1))
+    architecture = Architecture.of(config.space.name, config.space.arguments, choices, origin)
     if main_process:
         board.close()
-        save_weights(strategy.derive().state_dict(), run / "weights.safetensors")
+        network, scores = derive_and_score(
+            strategy,
+            evaluator.training_batches(),
+            evaluator.validation_batches(),
+            {"loss": F.l1_loss, "psnr": psnr_rgb},
+        )
+        derived = {
+            "epoch": _derived_epoch(history.records),
+            "scores": scores,
+            "architectures": _save_others(strategy, operations, architecture, config.search.top_k, run),
+        }
+        write_json(derived, run / "derived.json")
+        save_weights(network.state_dict(), run / "weights.safetensors")
         architecture.save(run / "architecture.yaml")
         plot_distributions(history.to_dict(), run / "plots" / "distributions.png")
         plot_search(history.to_dict(), run / "plots" / "search.png")
@@ -135,7 +156,37 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
             f"{len(strategy.distribution.tree.roots())} blocks"
         )
         print(*strategy.objective.spent(choices), run / "architecture.yaml", sep="\n")
+        print(f"derived from epoch {derived['epoch']}; on validation crops, before any training of its own:")
+        columns = [
+            Column("network", "network"),
+            Column("loss", "L1", decimals(4)),
+            Column("psnr", "PSNR in RGB, dB", decimals(2)),
+        ]
+        print(format_table([{"network": name.replace("_", " "), **row} for name, row in scores.items()], columns))
     return architecture
+
+
+def _derived_epoch(records: list[EpochRecord]) -> int:
+    """The epoch that was derived from: of those with a settled loss the one of the lowest, else the last."""
+    measured = [record for record in records if record.settled_loss is not None]
+    return min(measured, key=lambda record: record.settled_loss or 0.0).epoch if measured else records[-1].epoch
+
+
+def _save_others(
+    strategy: QuantNAS, operations: dict[str, str], found: Architecture, count: int, run: Path
+) -> list[dict[str, Any]]:
+    """Write the next most probable architectures as ``architecture_2.yaml`` and so on, and say what all of them are."""
+    described = []
+    # Among equally probable ones the found one comes first.
+    top = [(log_probability, operations | choices) for log_probability, choices in strategy.top_architectures(count)]
+    top.sort(key=lambda entry: entry[1] != found.choices)
+    for rank, (log_probability, choices) in enumerate(top, start=1):
+        name = "architecture.yaml" if rank == 1 else f"architecture_{rank}.yaml"
+        ranked = Architecture.of(found.space, found.arguments, choices, found.provenance)
+        if rank > 1:
+            ranked.save(run / name)
+        described.append({"file": name, "log_probability": log_probability, **ranked.cost})
+    return described
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -18,14 +18,18 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.search.best_epoch import BestEpoch
 from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
 from quantnas_ext.search.distribution import Draw
 from quantnas_ext.search.lightning import architecture_optimizer
 from quantnas_ext.search.objective import Penalty, SearchObjective, entropy_weight
 from quantnas_ext.search.relaxation import draw_generator
-from quantnas_ext.search.sampling import EpochSampler
+from quantnas_ext.search.sampling import FIXED_BATCHES, EpochSampler, FixedBatches
 from quantnas_ext.search.supernet_context import SupernetContext
+
+DeriveFrom = Literal["last", "best"]
+DERIVE_FROM: tuple[DeriveFrom, ...] = ("last", "best")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class EpochRecord:
         probabilities: ``softmax(logits)`` by label.
         train_loss: mean task loss of the epoch's weight steps.
         val_loss: mean task loss of its architecture steps; None in the warm-up.
+        settled_loss: what the best epoch is chosen by, see ``AccelerateEvaluator``; None where it is not measured.
         expected_costs: expectation of every cost by name, in its unit.
+        multipliers: the multiplier of every budget, by the name of its cost.
         entropy: sum of all blocks' joint entropies, nats.
         entropy_weight: its weight at the end of the epoch.
     """
@@ -48,7 +54,9 @@ class EpochRecord:
     probabilities: dict[str, list[float]]
     train_loss: float | None
     val_loss: float | None
+    settled_loss: float | None
     expected_costs: dict[str, float]
+    multipliers: dict[str, float]
     entropy: float
     entropy_weight: float
 
@@ -70,6 +78,12 @@ class SearchPlan:
     channels_last: bool
     checkpoint: Path | None
     on_epoch: Callable[[EpochRecord], None] | None
+    derive_from: DeriveFrom
+
+    def fixed_batches(self, dataset: Dataset[Any]) -> FixedBatches:
+        """Batches of crops that the search does not see, for scores beside it: at most an epoch's steps."""
+        batches = min(self.steps_per_epoch, FIXED_BATCHES)
+        return FixedBatches(dataset, self.batch_size, batches, seed=self.seed, epoch=self.epochs, workers=self.workers)
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,7 @@ CHECKPOINT_KEYS = (
     "optimizer",
     "architecture_optimizer",
     "scheduler",
+    "best",
 )
 
 
@@ -137,6 +152,7 @@ class BilevelSearch:
         self.train_loader = self._loader(plan.train_dataset, plan.seed)
         self.validation_loader = self._loader(plan.validation_dataset, plan.seed + 1)
         self.progress = _Progress()
+        self.best = BestEpoch(model, settings.context, accelerator)
         for parameter in logits:  # every process starts from the main process's logits
             if accelerator.num_processes > 1:
                 torch.distributed.broadcast(parameter.data, 0)
@@ -157,12 +173,14 @@ class BilevelSearch:
         Raises:
             InputError: for a checkpoint of another search.
             FloatingPointError: when the loss stops being a finite number.
+
+        With ``derive_from="best"`` model and distribution are then those of the best epoch, and the loss is its.
         """
         plan = self.plan
         if plan.checkpoint is not None and plan.checkpoint.exists():
             self._load(plan.checkpoint)
         else:
-            self._record(None, None)
+            self._record(None, None, None)
         bar = tqdm(
             total=plan.epochs * plan.steps_per_epoch,
             initial=self.progress.step,
@@ -174,10 +192,17 @@ class BilevelSearch:
             for epoch in range(self.progress.epoch, plan.epochs):
                 train_loss, val_loss = self._epoch(epoch, bar)
                 self.progress.epoch = epoch + 1
-                self._record(train_loss, val_loss)
+                settled_loss = None
+                if plan.derive_from == "best" and val_loss is not None:
+                    # Seed and steps of an epoch that the search does not have: the same noise every time.
+                    batches, step = plan.fixed_batches(plan.validation_dataset), plan.epochs * plan.steps_per_epoch
+                    with _seeded(plan.seed, plan.epochs, self.accelerator):
+                        settled_loss = self.best.measure(batches, plan.loss, plan.seed, step)
+                    self.best.offer(settled_loss)
+                self._record(train_loss, val_loss, settled_loss)
                 if plan.checkpoint is not None and self.accelerator.is_main_process:
                     self._save(plan.checkpoint)
-        last = self.progress.records[-1].val_loss
+        last = self.best.restore() if plan.derive_from == "best" else self.progress.records[-1].val_loss
         return math.nan if last is None else last
 
     def _epoch(self, epoch: int, bar: Any) -> tuple[float, float | None]:
@@ -258,7 +283,7 @@ class BilevelSearch:
                 torch.distributed.broadcast(parameter.data, 0)
 
     @torch.no_grad()
-    def _record(self, train_loss: float | None, val_loss: float | None) -> None:
+    def _record(self, train_loss: float | None, val_loss: float | None, settled_loss: float | None) -> None:
         draw = self.distribution.settle()
         settings, epochs = self.settings, self.plan.epochs - self.settings.warmup_epochs
         t = self.progress.epoch - 1 - settings.warmup_epochs
@@ -268,7 +293,9 @@ class BilevelSearch:
             probabilities=self.distribution.probabilities(),
             train_loss=train_loss,
             val_loss=val_loss,
+            settled_loss=settled_loss,
             expected_costs=self.objective.expected_costs(draw),
+            multipliers=self.objective.budget_multipliers(),
             entropy=float(self.distribution.entropy(draw)),
             entropy_weight=entropy_weight(self.objective.entropy, t, epochs) if t >= 0 else 0.0,
         )
@@ -288,6 +315,7 @@ class BilevelSearch:
             "optimizer": self.optimizer.state_dict(),
             "architecture_optimizer": self.arch_optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "best": self.best.state,
         }
         save_checkpoint(state, path)
 
@@ -306,6 +334,7 @@ class BilevelSearch:
         self.scheduler.load_state_dict(state["scheduler"])
         records = [EpochRecord(**record) for record in state["records"]]
         self.progress = _Progress(state["epoch"], state["step"], records)
+        self.best.state = state["best"]
         if self.plan.on_epoch is not None and self.accelerator.is_main_process:
             for record in records:
                 self.plan.on_epoch(record)
@@ -327,6 +356,7 @@ class BilevelSearch:
             "shapes": {name: list(tensor.shape) for name, tensor in self.bare.state_dict().items()},
             "architecture_learning_rate": self.settings.architecture_learning_rate,
             "warmup_epochs": self.settings.warmup_epochs,
+            "derive_from": plan.derive_from,
             "entropy": self.objective.entropy,
             "regularizer": self.objective.regularizer,
             "relaxation": [self.distribution.relaxation.name, *self.distribution.relaxation.temperature],

@@ -39,12 +39,15 @@ class SearchHistory:
         """``{"labels": {label: {"values", "parent"}}, "epochs": [record, ...]}``.
 
         A record holds ``epoch``, ``step``, ``probabilities`` by label, ``train_loss``, ``val_loss``, ``entropy`` in
-        nats, ``entropy_weight``, and the expectation of every cost as ``expected_NAME``.
+        nats, ``entropy_weight``, ``settled_loss``, the expectation of every cost as ``expected_NAME``, and the
+        multiplier of every budget as ``multiplier_NAME``.
         """
         epochs = []
         for record in self.records:
             entry = asdict(record)
             for name, value in entry.pop("expected_costs").items():
                 entry[f"expected_{name}"] = value
+            for name, value in entry.pop("multipliers").items():
+                entry[f"multiplier_{name}"] = value
             epochs.append(entry)
         return {"labels": self.labels, "epochs": epochs}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +57,7 @@ def best_selection(groups: Sequence[Group], least: Array, most: Array) -> tuple[
     steps: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
     for group, rest_low, rest_high in zip(groups, low, high, strict=True):
         options = len(group.values)
-        next_costs = (costs[:, None, :] + group.costs[None, :, :]).reshape(-1, len(most))
+        next_costs = (costs[:, None, :] + group.costs[None, :, :]).reshape(len(costs) * options, len(most))
         next_values = (values[:, None] + group.values[None, :]).reshape(-1)
         possible = (
             (next_costs + rest_low <= most * (1 + _ROUNDING)).all(axis=1)
@@ -78,6 +80,51 @@ def best_selection(groups: Sequence[Group], least: Array, most: Array) -> tuple[
         selection.append(int(option[state]))
         state = before[state]
     return value, selection[::-1]
+
+
+def ranked_selections(
+    problems: Sequence[Sequence[Group]], least: Array, most: Array
+) -> Iterator[tuple[float, int, list[int]]]:
+    """All selections of several knapsacks within the limits, the most valuable first, each found when it is asked for.
+
+    After a selection its problem is split into disjoint ones that together hold all others: the groups before one are
+    kept as selected, and that one must not be (Lawler, "A procedure for computing the K best solutions to discrete
+    optimization problems", Management Science 18, 1972). Each part is a knapsack again, so the ranking is as exact as
+    ``best_selection``.
+
+    Args:
+        problems: groups of options, the same kinds of cost in all.
+        least: ``[kinds of cost]``, smallest totals.
+        most: ``[kinds of cost]``, largest totals.
+
+    Yields:
+        Total value, index of the problem, and the index of the option of every group.
+    """
+    order = itertools.count()  # of equally valuable selections the one found first comes first
+    found: list[tuple[float, int, int, list[int], int, frozenset[int]]] = []
+
+    def solve(problem: int, kept: list[int], barred: frozenset[int]) -> None:
+        """Find the best selection that begins with ``kept`` and then has none of the ``barred`` options."""
+        groups = problems[problem]
+        place = len(kept)
+        open_groups = [Group(group.costs[[i]], group.values[[i]]) for group, i in zip(groups, kept, strict=False)]
+        options = [i for i in range(len(groups[place].values)) if i not in barred]
+        if not options:
+            return
+        open_groups.append(Group(groups[place].costs[options], groups[place].values[options]))
+        best = best_selection([*open_groups, *groups[place + 1 :]], least, most)
+        if best is not None:
+            selection = [*kept, options[best[1][place]], *best[1][place + 1 :]]
+            heapq.heappush(found, (-best[0], next(order), problem, selection, place, barred))
+
+    for problem in range(len(problems)):
+        solve(problem, [], frozenset())
+    while found:
+        negative, _, problem, selection, start, barred = heapq.heappop(found)
+        yield -negative, problem, selection
+        for place in range(start, len(selection)):
+            before = barred if place == start else frozenset()
+            solve(problem, selection[:place], before | {selection[place]})
 
 
 def _representatives(costs: Array, values: Array) -> NDArray[np.intp]:

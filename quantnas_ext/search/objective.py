@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -102,12 +102,16 @@ class SearchObjective(nn.Module):
         self.costs = nn.ModuleList(ExpectedCost(goal.cost, model, distribution) for goal in goals)
         self._distribution = (distribution,)
         pairs = zip(self.goals, self.costs, strict=True)
-        limited = [(goal, cost.terms) for goal, cost in pairs if isinstance(goal, Budget)]
+        budgets, terms = [], []
+        for goal, cost in pairs:
+            if isinstance(goal, Budget):
+                budgets.append(goal)
+                terms.append(cast(ExpectedCost, cost).terms)
+        # Only where block by block is not enough: it tries all combinations within a block, which can be many.
         self.selector: ArchitectureSelector | None = None
-        if limited:
-            budgets, terms = zip(*limited, strict=True)
+        if budgets or any(choice.owners for choice in distribution.tree):
             self.selector = ArchitectureSelector(distribution.tree, budgets, terms)
-            self.multipliers = Multipliers(budgets, self.selector.floors)
+        self.multipliers = Multipliers(budgets, self.selector.floors) if budgets and self.selector else None
         with torch.no_grad():
             uniform = _uniform(distribution)
             self.references = [float(cost(uniform)) for cost in self.costs]
@@ -141,15 +145,35 @@ class SearchObjective(nn.Module):
         Args:
             share: that step's share of the whole search, one over the number of architecture steps.
         """
-        if self.selector is not None:
+        if self.multipliers is not None:
             self.multipliers.update(self._limited(self._distribution[0].softmax()), share)
 
     def most_likely(self) -> dict[str, Any]:
-        """The architecture found: the joint arg max of every block, or the most probable one that keeps the budgets."""
+        """The architecture found: the most probable one that keeps the budgets.
+
+        Without budgets that is the joint arg max of every block.
+        """
         (distribution,) = self._distribution
         if self.selector is None:
             return distribution.most_likely()
         return self.selector.select(distribution.log_probabilities())
+
+    def ranked(self) -> Iterator[tuple[float, dict[str, Any]]]:
+        """Log-probabilities and samples of all architectures within the budgets, see ``ArchitectureSelector.ranked``.
+
+        Raises:
+            InputError: when a block has too many options to rank them.
+        """
+        (distribution,) = self._distribution
+        selector = self.selector or ArchitectureSelector(distribution.tree, (), ())
+        return selector.ranked(distribution.log_probabilities())
+
+    def budget_multipliers(self) -> dict[str, float]:
+        """The multiplier of every budget, by the name of its cost."""
+        if self.multipliers is None:
+            return {}
+        names = [name for goal, name in zip(self.goals, self._names, strict=True) if isinstance(goal, Budget)]
+        return dict(zip(names, self.multipliers.values.tolist(), strict=True))
 
     def forward(self, task_loss: Tensor, draw: Draw, t: float, epochs: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of an architecture step.
@@ -173,7 +197,7 @@ class SearchObjective(nn.Module):
             parts[name] = expected.detach()
             if isinstance(goal, Penalty):
                 total = total + (goal.weight * expected / reference).to(task_loss.dtype)
-        if self.selector is not None:
+        if self.multipliers is not None:
             itself = distribution.softmax() if distribution.relaxation.random else draw
             total = total + self.multipliers(self._limited(itself)).to(task_loss.dtype)
         weight = entropy_weight(self.entropy, t, epochs)

@@ -1,134 +1,153 @@
-"""The most probable architecture that keeps all budgets."""
+"""The most probable architectures that keep all budgets."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.budget import FILL, Budget
-from quantnas_ext.search.choice_tree import Choice, ChoiceTree, Context
-from quantnas_ext.search.knapsack import Array, Group, best_selection
-
-Option = tuple[tuple[str, int | None], ...]
-"""One way to decide a block: (label, index of the value); None stands for the best subset of an input choice."""
+from quantnas_ext.search.choice_tree import ChoiceTree, Context
+from quantnas_ext.search.knapsack import Array, Group, ranked_selections
+from quantnas_ext.search.options import MOST_OPTIONS, BlockOptions, Option
 
 Terms = Mapping[frozenset[Context], float]
 
-MOST_OPTIONS = 100_000
+
+@dataclass(frozen=True)
+class _Case:
+    """One knapsack: some choices are made, the other blocks' options with their costs are open.
+
+    Attributes:
+        decided: the choices made.
+        fixed: ``[budgets]``, what they cost.
+        options: for each open block its options.
+        tables: for each of these ``[options, budgets]``, their costs.
+    """
+
+    decided: Option
+    fixed: Array
+    options: list[list[Option]]
+    tables: list[Array]
 
 
 class ArchitectureSelector:
-    """Finds the architecture of largest joint probability whose costs keep all budgets.
+    """Finds the architectures of largest probability whose costs keep all budgets, in order.
+
+    The probability of an architecture is the product of those of the choices that have a meaning in it. For an input
+    choice of several values it counts with the sum of the values' probabilities, by which NNI chooses them.
 
     A cost is a sum over blocks, so this is a multiple-choice knapsack with a block's joint choices as the options
-    (``best_selection``). Blocks whose costs depend on one another, for example by a precision that many of them share,
-    are made independent by trying all options of the shared ones.
+    (``ranked_selections``). Blocks whose costs depend on one another, for example by a precision that many of them
+    share, are made independent by trying all options of the shared ones. Without budgets it is exact; with them as
+    exact as the knapsack.
 
-    Where some architecture uses a budget to ``FILL`` (95 %) at least, the one selected does too. Of several budgets the
+    Where some architecture uses a budget to ``FILL`` (95 %) at least, those selected do too. Of several budgets the
     floors that can be kept together are kept, the first ones first.
 
     Args:
         tree: the choices of the space.
-        budgets: one or more.
+        budgets: the limits, or none.
         terms: for every budget, what ``budget.cost.terms`` says of the space.
 
     Raises:
         InputError: when a budget cannot be met, naming what the space's architectures cost; when several cannot be met
-            together; when a block has too many options to try them all.
+            together; when a block has too many options to try them all, or too many blocks share their choices.
     """
 
     def __init__(self, tree: ChoiceTree, budgets: Sequence[Budget], terms: Sequence[Terms]) -> None:
         self.tree = tree
         self.budgets = tuple(budgets)
-        self._multiple = {choice.label: choice for choice in tree if choice.multiple is not None}
-        self._values = {choice.label: choice.values for choice in tree}
         self._most = np.array([budget.maximum for budget in budgets], dtype=float)
-        roots = [root.label for root in tree.roots()]
-        owner: dict[str, str] = {}
-        for choice in tree:
-            owner[choice.label] = choice.label if choice.parent is None else owner[choice.parent[0]]
+        self._blocks = BlockOptions(tree)
+        block, options = self._blocks.block, self._blocks.options
         joint = [(choices, index, cost) for index, of in enumerate(terms) for choices, cost in of.items()]
-        options = {root.label: _options(tree, root) for root in tree.roots()}
-        shared = _shared_roots([{owner[label] for label, _ in choices} for choices, _, _ in joint], roots)
+        shared = _shared_roots([{block[label] for label, _ in choices} for choices, _, _ in joint], list(options))
         if math.prod(len(options[root]) for root in shared) > MOST_OPTIONS:
             raise InputError(
                 f"the costs of blocks that share the choices {', '.join(shared)} cannot be told apart for a budget, "
                 f"with more than {MOST_OPTIONS} combinations of those; share fewer choices, or use a Penalty"
             )
-        self._free = [root for root in roots if root not in shared]
-        self._options = {root: options[root] for root in self._free}
-        by_block: dict[str | None, list[tuple[frozenset[Context], int, float]]] = {root: [] for root in self._free}
+        free = [root for root in options if root not in shared]
+        by_block: dict[str | None, list[tuple[frozenset[Context], int, float]]] = {root: [] for root in free}
         by_block[None] = []
         for term in joint:
-            block = next((owner[label] for label, _ in term[0] if owner[label] not in shared), None)
-            by_block[block].append(term)
-        # For every way to decide the shared choices: that way, its own cost, and the costs of all blocks' options.
-        self._cases: list[tuple[Option, Array, list[Array]]] = []
-        for case in itertools.product(*(options[root] for root in shared)):
-            decided: Option = tuple(itertools.chain.from_iterable(case))
-            tables = [
-                np.array([self._cost(decided + option, by_block[root]) for option in self._options[root]])
-                for root in self._free
-            ]
-            self._cases.append((decided, self._cost(decided, by_block[None]), tables))
+            by_block[next((block[label] for label, _ in term[0] if block[label] not in shared), None)].append(term)
+        self._cases: list[_Case] = []
+        for blocks in self._blocks.cases():
+            for case in itertools.product(*(blocks[root] for root in shared)):
+                decided: Option = tuple(itertools.chain.from_iterable(case))
+                tables = [
+                    np.array([self._cost(decided + option, by_block[root]) for option in blocks[root]]) for root in free
+                ]
+                fixed = self._cost(decided, by_block[None])
+                self._cases.append(_Case(decided, fixed, [blocks[root] for root in free], tables))
         self._refuse_unreachable()
         self.floors = self._reachable_floors()
 
     def range(self, index: int = 0) -> tuple[float, float]:
         """What the cheapest and the dearest architecture cost, exactly, in the unit of a budget's cost."""
-        lows = [fixed[index] + sum(table[:, index].min() for table in tables) for _, fixed, tables in self._cases]
-        highs = [fixed[index] + sum(table[:, index].max() for table in tables) for _, fixed, tables in self._cases]
+        lows = [case.fixed[index] + sum(table[:, index].min() for table in case.tables) for case in self._cases]
+        highs = [case.fixed[index] + sum(table[:, index].max() for table in case.tables) for case in self._cases]
         return float(min(lows)), float(max(highs))
 
     def select(self, log_probabilities: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-        """The most probable architecture within the budgets.
+        """The most probable architecture within the budgets, see ``ranked``."""
+        best = next(self.ranked(log_probabilities), None)
+        if best is None:
+            raise RuntimeError("no architecture keeps the budgets, although one did when they were checked")
+        return best[1]
+
+    def ranked(self, log_probabilities: Mapping[str, Sequence[float]]) -> Iterator[tuple[float, dict[str, Any]]]:
+        """All architectures within the budgets, the most probable first, each made when it is asked for.
 
         Args:
             log_probabilities: for every label those of its values.
 
-        Returns:
-            An NNI sample with the labels that matter for it only.
+        Yields:
+            Log-probability, and an NNI sample with the labels that matter for it only.
         """
-        subsets = {
-            label: choice.best_subset([math.exp(value) for value in log_probabilities[label]])
-            for label, choice in self._multiple.items()
-        }
-        logs: dict[tuple[str, int | None], float] = {
-            (label, index): value for label, row in log_probabilities.items() for index, value in enumerate(row)
-        }
-        logs.update({(label, None): math.log(mass) for label, (mass, _) in subsets.items()})
-        best = self._solve(logs, np.array(self.floors))
-        if best is None:
-            raise RuntimeError("no architecture keeps the budgets, although one did when they were checked")
-        chosen = dict(best)
-        sample = {}
-        for choice in self.tree:
-            if choice.label in chosen:
-                index = chosen[choice.label]
-                sample[choice.label] = subsets[choice.label][1] if index is None else choice.values[index]
-        return sample
+        for value, option in self._ranked(log_probabilities, np.array(self.floors)):
+            chosen = dict(option)
+            sample = {}
+            for choice in self.tree:
+                index = chosen.get(choice.label)
+                if isinstance(index, tuple):
+                    sample[choice.label] = [choice.values[i] for i in index]
+                elif index is not None:
+                    sample[choice.label] = choice.values[index]
+            yield value, sample
 
-    def _solve(self, logs: Mapping[tuple[str, int | None], float] | None, floors: Array) -> Option | None:
-        """The best way to decide everything, or None; without ``logs`` any way within the limits."""
+    def _ranked(
+        self, log_probabilities: Mapping[str, Sequence[float]] | None, floors: Array
+    ) -> Iterator[tuple[float, Option]]:
+        """The ways to decide everything within the limits, best first; without probabilities in any order."""
 
         def value(option: Option) -> float:
-            return sum(logs[entry] for entry in option) if logs is not None else 0.0
+            if log_probabilities is None:
+                return 0.0
+            return sum(
+                _log_mass([log_probabilities[label][i] for i in index])
+                if isinstance(index, tuple)
+                else log_probabilities[label][index]
+                for label, index in option
+            )
 
-        values = {root: np.array([value(option) for option in self._options[root]]) for root in self._free}
-        best: tuple[float, Option] | None = None
-        for decided, fixed, tables in self._cases:
-            groups = [Group(np.array([fixed]), np.array([value(decided)]))]
-            groups += [Group(table, values[root]) for root, table in zip(self._free, tables, strict=True)]
-            found = best_selection(groups, floors * self._most, self._most)
-            if found is not None and (best is None or found[0] > best[0]):
-                chosen = (self._options[root][i] for root, i in zip(self._free, found[1][1:], strict=True))
-                best = found[0], decided + tuple(itertools.chain.from_iterable(chosen))
-        return None if best is None else best[1]
+        problems = []
+        for case in self._cases:
+            groups = [Group(np.array([case.fixed]), np.array([value(case.decided)]))]
+            for options, table in zip(case.options, case.tables, strict=True):
+                groups.append(Group(table, np.array([value(option) for option in options])))
+            problems.append(groups)
+        for total, problem, selection in ranked_selections(problems, floors * self._most, self._most):
+            case = self._cases[problem]
+            chosen = (options[i] for options, i in zip(case.options, selection[1:], strict=True))
+            yield total, case.decided + tuple(itertools.chain.from_iterable(chosen))
 
     def _refuse_unreachable(self) -> None:
         for index, budget in enumerate(self.budgets):
@@ -138,7 +157,7 @@ class ArchitectureSelector:
                     f"no architecture of this space keeps the budget of {budget.maximum:.12g} {budget.cost.name}; "
                     f"they cost from {cheapest:.12g} (cheapest) to {dearest:.12g} (dearest), so set it in that range"
                 )
-        if self._solve(None, np.zeros(len(self.budgets))) is None:
+        if next(self._ranked(None, np.zeros(len(self.budgets))), None) is None:
             reach = [(budget.cost.name, *self.range(index)) for index, budget in enumerate(self.budgets)]
             ranges = (f"{name} {cheapest:.12g} to {dearest:.12g}" for name, cheapest, dearest in reach)
             raise InputError(
@@ -150,13 +169,13 @@ class ArchitectureSelector:
         floors = np.zeros(len(self.budgets))
         for index in range(len(self.budgets)):
             floors[index] = FILL
-            if self._solve(None, floors) is None:
+            if next(self._ranked(None, floors), None) is None:
                 floors[index] = 0.0
         return [float(floor) for floor in floors]
 
     def _cost(self, option: Option, terms: Sequence[tuple[frozenset[Context], int, float]]) -> Array:
         """``[budgets]``: the terms whose choices are all among an option's."""
-        chosen = {(label, self._values[label][index]) for label, index in option if index is not None}
+        chosen = self._blocks.contexts(option)
         costs = np.zeros(len(self.budgets))
         for choices, index, cost in terms:
             if choices <= chosen:
@@ -164,21 +183,10 @@ class ArchitectureSelector:
         return costs
 
 
-def _options(tree: ChoiceTree, choice: Choice) -> list[Option]:
-    """All ways to decide a choice and what hangs on it."""
-    if choice.multiple is not None:
-        return [((choice.label, None),)]
-    options: list[Option] = []
-    for index, value in enumerate(choice.values):
-        below = [_options(tree, child) for child in tree.children(choice.label, value)]
-        if len(options) + math.prod(map(len, below)) > MOST_OPTIONS:
-            raise InputError(
-                f"choice {choice.label!r} has more than {MOST_OPTIONS} combinations of choices within it, too many for "
-                "a budget; use fewer, or a Penalty"
-            )
-        for rest in itertools.product(*below):
-            options.append(((choice.label, index), *itertools.chain.from_iterable(rest)))
-    return options
+def _log_mass(log_probabilities: Sequence[float]) -> float:
+    """Logarithm of the sum of some probabilities, exact also where all of them are tiny."""
+    largest = max(log_probabilities)
+    return largest + math.log(sum(math.exp(value - largest) for value in log_probabilities))
 
 
 def _shared_roots(linked: Sequence[set[str]], roots: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -205,8 +206,15 @@ class QuantNAS(DARTS):
         return super().mutate_evaluator(evaluator)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
-        """The one architecture found, see ``most_likely``."""
-        yield self.model_space.freeze(self.most_likely())
+        """The architectures found, the most probable first; NNI's ``export_top_models(top_k)`` asks for them.
+
+        Args:
+            sort: as NNI has it; they are always sorted.
+            limit: how many, see ``top_architectures``; None for all, each made when it is asked for.
+        """
+        samples = [self.most_likely()] if limit == 1 else (sample for _, sample in self.objective.ranked())
+        for sample in itertools.islice(samples, limit):
+            yield self.model_space.freeze(sample)
 
     def derive(self) -> nn.Module:
         """The found architecture as a concrete network that keeps the supernet's weights."""
@@ -216,6 +224,26 @@ class QuantNAS(DARTS):
     def most_likely(self) -> dict[str, Any]:
         """The architecture found, an NNI sample: the most probable one within all budgets."""
         return self.objective.most_likely()
+
+    def top_architectures(self, k: int) -> list[tuple[float, dict[str, Any]]]:
+        """The k most probable architectures, exactly and in order, each with its log-probability.
+
+        The probability of an architecture is the product of those of all choices that have a meaning in it. Where
+        there are budgets only architectures that ``most_likely`` could have been are listed: those that keep all
+        budgets, and use them to 95 % where some architecture does.
+
+        Args:
+            k: how many; fewer are returned where there are no more.
+
+        Returns:
+            Natural logarithm of the probability, and NNI sample.
+
+        Raises:
+            InputError: for a k below 1, or when a block has too many combinations of choices to rank them.
+        """
+        if k < 1:
+            raise InputError(f"the top {k!r} architectures are not possible; ask for at least 1")
+        return list(itertools.islice(self.objective.ranked(), k))
 
     def check(self, space: ModelSpace) -> None:
         """Refuse costs of another space, and budgets that no architecture of ``space`` keeps; it is left as it is.

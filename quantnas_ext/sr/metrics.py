@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantnas_ext import compat
@@ -25,7 +25,7 @@ from quantnas_ext.sr.upscaling import upscale
 compat.prepare_basicsr()
 from basicsr.metrics.psnr_ssim import calculate_psnr, calculate_ssim  # noqa: E402
 
-__all__ = ["FolderScores", "evaluate_bicubic", "evaluate_folder", "psnr_y", "ssim_y"]
+__all__ = ["FolderScores", "evaluate_bicubic", "evaluate_folder", "psnr_rgb", "psnr_y", "ssim_y"]
 
 
 def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
@@ -37,6 +37,19 @@ def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
         border: Pixels left out on every side.
     """
     return float(calculate_psnr(_bgr(image), _bgr(reference), border, test_y_channel=True))
+
+
+def psnr_rgb(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the crops of a batch of their peak signal-to-noise ratio in RGB, dB; at most 100, for equal ones.
+
+    For scores beside a search. Nothing is rounded and no border left out, so figures of `psnr_y` do not compare.
+
+    Args:
+        outputs: `[N, 3, h, w]`, clamped to [0, 1] here.
+        targets: The same shape, in [0, 1].
+    """
+    error = (outputs.float().clamp(0, 1) - targets).square().mean(dim=(1, 2, 3))
+    return -10 * error.clamp_min(1e-10).log10().mean()
 
 
 def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:

@@ -38,7 +38,7 @@ CONFIG = {
         },
     },
     "data": {"patch": 12, "batch_size": 2},
-    "search": {"epochs": 2, "steps_per_epoch": 3, "architecture_learning_rate": 0.3, "entropy": 0.1},
+    "search": {"epochs": 2, "steps_per_epoch": 3, "architecture_learning_rate": 0.3, "entropy": 0.1, "top_k": 2},
     "train": {
         "iterations": 4,
         "full_precision_iterations": 2,
@@ -87,6 +87,13 @@ def test_the_run_folder_of_a_search_holds_everything(workshop: Path) -> None:
     history = json.loads((run / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history["epochs"]] == [0, 1, 2]
     pictures = [np.asarray(Image.open(path)) for path in sorted((run / "plots").iterdir())]
+    derived = json.loads((run / "derived.json").read_text())
+    assert derived["epoch"] == 2 and list(derived["scores"]) == ["supernet", "full_precision", "derived"]
+    assert all(0 < row["loss"] < 1 and 0 < row["psnr"] < 60 for row in derived["scores"].values())
+    first, second = derived["architectures"]
+    assert first["log_probability"] >= second["log_probability"] and second["file"] == "architecture_2.yaml"
+    other = Architecture.load(run / "architecture_2.yaml")
+    assert other.choices != architecture.choices and other.cost["bitops_32"] == second["bitops_32"]
     assert len(pictures) == 3 and all(picture.std() > 5 for picture in pictures)
     assert list((run / "tensorboard").iterdir())
 

@@ -42,9 +42,10 @@ class LinkedSpace(ModelSpace):
 
 
 def samples(tree: ChoiceTree, choices: list[Choice] | None = None) -> Iterator[dict[str, Any]]:
-    """All architectures of a space."""
+    """All architectures of a space, each once and with the choices that matter for it."""
     if choices is None:
-        choices = tree.roots()
+        yield from {str(sample): sample for sample in map(tree.complete, samples(tree, tree.roots()))}.values()
+        return
     if not choices:
         yield {}
         return
@@ -196,6 +197,8 @@ def test_searches_end_within_their_budget_and_use_it(tmp_path: Path, share: floa
     assert sample == strategy.most_likely()
     # The multiplier had brought the expectation there before anything was derived.
     assert records[-1].expected_costs["bitops"] == pytest.approx(0.975 * maximum, rel=0.12)
+    assert records[0].multipliers == {"bitops": 0.0}
+    assert records[-1].multipliers == {"bitops": strategy.objective.multipliers.values.item()} != records[0].multipliers
     first = records[0].expected_costs["bitops"]
     assert abs(first - 0.975 * maximum) > 0.1 * maximum
 

@@ -171,7 +171,7 @@ from pathlib import Path
 from test_search import COST, search
 from quantnas_ext.search import Budget
 options = {"costs": [Budget(COST, 5e6)], "relaxation": "gumbel"}
-strategy, sample, records = search(Path(sys.argv[1]), entropy=0.1, strategy=options)
+strategy, sample, records = search(Path(sys.argv[1]), entropy=0.1, strategy=options, derive_from="best")
 state = PartialState()
 assert state.num_processes == 2
 result = {"sample": sample, "logits": {k: v.tolist() for k, v in strategy.distribution.logits.items()},
