@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from quantnas_ext.quantization.noise import add_noise
 
-
 SHARE = 4
 """Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
 
