@@ -38,9 +38,8 @@ class _LSQ(torch.autograd.Function):
         x_gradient = gradient * inside if ctx.needs_input_grad[0] else None
         step_gradient = None
         if ctx.needs_input_grad[1]:
-            clamped = ratio.clamp(ctx.low, ctx.high)
-            per_element = clamped.round() - torch.where(inside, ratio, 0.0)
-            step_gradient = (gradient * per_element).sum_to_size(step.shape).mul_(ctx.gradient_scale)
+            per_element = ratio.clamp(ctx.low, ctx.high).round_().sub_(ratio.mul_(inside))
+            step_gradient = per_element.mul_(gradient).sum_to_size(step.shape).mul_(ctx.gradient_scale)
         return x_gradient, step_gradient, None, None, None
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput
 from quantnas_ext.quantization.merged_kernels import MergedShape, merged_kernels
 from quantnas_ext.quantization.noise import safe_sqrt
+from quantnas_ext.quantization.noisy_convolution import SHARE
 from quantnas_ext.search.mixed_layers import LayerInput, MixedQuantConv2d
 from quantnas_ext.search.supernet import MixedLayerChoice, SupernetModule
 from quantnas_ext.search.supernet_context import SupernetContext
@@ -138,6 +139,15 @@ def block_noise_scale(probabilities: Tensor, scales: Tensor) -> Tensor:
     return safe_sqrt((weights * scales.square()).sum() / weights.sum())
 
 
+def noise_samples(batch: int) -> int:
+    """How many samples of a batch get input noise of their own from a merged kernel: a quarter or less, a divisor.
+
+    The noise of a merged kernel is a convolution of its own. Its distribution is the same for every sample, so others
+    can have the same noise again at no cost.
+    """
+    return max(count for count in range(1, -(-batch // SHARE) + 1) if batch % count == 0)
+
+
 class _Evaluation:
     """One forward pass of blocks that read the same tensor.
 
@@ -247,11 +257,14 @@ class _Evaluation:
         steps = torch.stack([of_inputs[layer.row] for layer in layers]) * source.span
         noise["second_factors"] = probabilities * signs * steps
         kernel, noise_kernel = self._kernels(merger, layers, weights, probabilities, **noise)
-        unit = context.unit_noise(source.plain)
-        if context.quantization.masked:
-            unit = unit * (source.plain != 0)
         assert noise_kernel is not None
-        return self._convolve(source.plain, kernel, merger) + self._convolve(unit, noise_kernel, merger)
+        output = self._convolve(source.plain, kernel, merger)
+        if context.quantization.masked:
+            unit = context.unit_noise(source.plain) * (source.plain != 0)
+        else:
+            unit = context.unit_noise(source.plain[: noise_samples(len(output))])
+        of_noise = self._convolve(unit, noise_kernel, merger)
+        return (output.unflatten(0, (-1, len(unit))) + of_noise).flatten(0, 1)
 
     def _direct(self, merger: Merger, layers: Sequence[MixedQuantConv2d]) -> Tensor:
         """A convolution for every precision of the activations, with the weighted sum of quantized kernels."""

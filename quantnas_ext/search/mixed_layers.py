@@ -217,18 +217,20 @@ class MixedQuantLayer(SupernetModule):
 
     def compute(self, source: LayerInput, factor: Tensor | None = None) -> Tensor:
         """Output for an input that other layers may share, times a scalar."""
-        if self.direct:
-            output = None
-            for name, weighted in self.direct_kernels().items():
-                kernel: Any = sum(p.to(weight.dtype) * weight for p, weight in weighted)
-                kernel = kernel if factor is None else kernel * factor.to(kernel.dtype)
-                bias = self.bias if output is None else None
-                bias = bias if bias is None or factor is None else bias * factor
-                part = self._linear(source.quantized(name, self.activation_quantizers), kernel, bias)
-                output = part if output is None else output + part
-            assert output is not None
-            return output
-        return self._noisy(source, factor)
+        if not self.direct:
+            return self._noisy(source, factor)
+        output: Any = None
+        for name, weighted in self.direct_kernels().items():
+            x = source.quantized(name, self.activation_quantizers)
+            weights = [p if factor is None else p * factor for p, _ in weighted]
+            if len(weights) == 1 and weights[0].requires_grad:
+                # As with candidates: on the output the gradient of a probability is cheap.
+                part = weights[0] * self._linear(x, weighted[0][1], self.bias)
+            else:
+                kernel: Any = sum(w.to(k.dtype) * k for w, (_, k) in zip(weights, weighted, strict=True))
+                part = self._linear(x, kernel, None if self.bias is None else self.bias * sum(weights))
+            output = part if output is None else output + part
+        return cast(Tensor, output)
 
     def _linear(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's operation with a given kernel."""
