@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nni.mutable import Mutable
+from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import ParametrizedModule
 from torch import nn
 
-from quantnas_ext.quantization import QuantConv2d, QuantLinear
+from quantnas_ext.quantization import Precision, QuantConv2d, QuantLinear, make_activation_quantizer
 
 
 class MutableQuantConv2d(ParametrizedModule, QuantConv2d, wraps=QuantConv2d):  # type: ignore[misc, call-arg]
@@ -22,6 +22,16 @@ class MutableQuantConv2d(ParametrizedModule, QuantConv2d, wraps=QuantConv2d):  #
         """The concrete layer."""
         return _with_state(self, super().freeze(sample))
 
+    def use_activation_quantizer(self, kind: str) -> None:
+        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
+
+        Raises:
+            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
+        """
+        _check_activation_quantizer(self, kind)
+        super().use_activation_quantizer(kind)
+        _record_activation_quantizer(self, kind)
+
 
 class MutableQuantLinear(ParametrizedModule, QuantLinear, wraps=QuantLinear):  # type: ignore[misc, call-arg]
     """``QuantLinear`` that takes ``bits=nni.choice(label, [4, 8])``.
@@ -33,6 +43,29 @@ class MutableQuantLinear(ParametrizedModule, QuantLinear, wraps=QuantLinear):  #
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """The concrete layer."""
         return _with_state(self, super().freeze(sample))
+
+    def use_activation_quantizer(self, kind: str) -> None:
+        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
+
+        Raises:
+            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
+        """
+        _check_activation_quantizer(self, kind)
+        super().use_activation_quantizer(kind)
+        _record_activation_quantizer(self, kind)
+
+
+def _check_activation_quantizer(layer: Any, kind: str) -> None:
+    """Refuse a kind of quantizer that a precision among the layer's choices cannot have."""
+    bits = layer.trace_kwargs.get("bits")
+    if isinstance(bits, Categorical):
+        for value in bits.values:
+            make_activation_quantizer(kind, Precision.parse(value).activation_bits, signed=layer.signed)
+
+
+def _record_activation_quantizer(layer: Any, kind: str) -> None:
+    """Note the kind among the arguments that NNI builds frozen layers from."""
+    layer.trace_kwargs["activation_quantizer"] = kind
 
 
 def _with_state(layer: Any, concrete: nn.Module) -> nn.Module:

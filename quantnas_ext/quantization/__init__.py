@@ -1,13 +1,26 @@
-"""Quantization in pure torch: precisions, LSQ quantizers, quantized layers, quantization noise."""
+"""Quantization in pure torch: precisions, LSQ and HWGQ quantizers, quantized layers, quantization noise."""
 
-from quantnas_ext.quantization.layers import QuantConv2d, QuantLinear, quantized_layers, reset_steps, set_quantization
+from quantnas_ext.quantization.hwgq import HWGQ_STEPS, HWGQActivationQuantizer
+from quantnas_ext.quantization.layers import (
+    ACTIVATION_QUANTIZERS,
+    QuantConv2d,
+    QuantLinear,
+    make_activation_quantizer,
+    quantized_layers,
+    reset_steps,
+    set_activation_quantizer,
+    set_quantization,
+)
 from quantnas_ext.quantization.lsq import initial_step, lsq_quantize
 from quantnas_ext.quantization.noise import add_quantization_noise, mixture_noise_scale, value_range
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision, precision_choices
 from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 
 __all__ = [
+    "ACTIVATION_QUANTIZERS",
     "FULL_PRECISION_BITS",
+    "HWGQ_STEPS",
+    "HWGQActivationQuantizer",
     "LSQActivationQuantizer",
     "LSQWeightQuantizer",
     "Precision",
@@ -16,10 +29,12 @@ __all__ = [
     "add_quantization_noise",
     "initial_step",
     "lsq_quantize",
+    "make_activation_quantizer",
     "mixture_noise_scale",
     "precision_choices",
     "quantized_layers",
     "reset_steps",
+    "set_activation_quantizer",
     "set_quantization",
     "value_range",
 ]

@@ -9,8 +9,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.quantization.hwgq import HWGQActivationQuantizer
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+
+ACTIVATION_QUANTIZERS = ("lsq", "hwgq")
+"""Kinds of activation quantizers: of a learned step, and of a fixed one for inputs that are never negative."""
+
+
+def make_activation_quantizer(kind: str, bits: int, *, signed: bool) -> nn.Module:
+    """The quantizer of a layer's input; an identity for 32 bits.
+
+    Args:
+        kind: one of ``ACTIVATION_QUANTIZERS``.
+        bits: of the activations.
+        signed: whether inputs can be negative.
+
+    Raises:
+        InputError: for an unknown kind, or where HWGQ has no step for the bits or inputs can be negative.
+    """
+    _check_kind(kind)
+    if kind == "hwgq" and signed:
+        raise InputError(
+            "activation quantizer hwgq is for inputs that are never negative, as behind a ReLU; "
+            "use signed=False there, or activation quantizer lsq"
+        )
+    if bits == FULL_PRECISION_BITS:
+        return nn.Identity()
+    return HWGQActivationQuantizer(bits) if kind == "hwgq" else LSQActivationQuantizer(bits, signed=signed)
+
+
+def _check_kind(kind: object) -> None:
+    if not isinstance(kind, str) or kind not in ACTIVATION_QUANTIZERS:
+        raise unknown_name("activation quantizer", kind, ACTIVATION_QUANTIZERS)
 
 
 class QuantizedLayer(nn.Module):
@@ -19,23 +51,32 @@ class QuantizedLayer(nn.Module):
     weight: Any
     bias: Any
     precision: Precision
+    signed: bool
+    activation_kind: str
     weight_quantizer: nn.Module
     activation_quantizer: nn.Module
     quantized: bool
 
-    def _plug_in(self, bits: Precision | int | str | Sequence[int], signed: bool) -> None:
+    def _plug_in(self, bits: Precision | int | str | Sequence[int], signed: bool, activation_kind: str) -> None:
         self.precision = Precision.parse(bits)
+        self.signed = signed
+        self.activation_kind = activation_kind
         self.quantized = True
         weight_bits, activation_bits = self.precision.weight_bits, self.precision.activation_bits
         self.weight_quantizer = (
             nn.Identity() if weight_bits == FULL_PRECISION_BITS else LSQWeightQuantizer(weight_bits, self.weight.shape)
         )
-        self.activation_quantizer = (
-            nn.Identity()
-            if activation_bits == FULL_PRECISION_BITS
-            else LSQActivationQuantizer(activation_bits, signed=signed)
-        )
+        self.activation_quantizer = make_activation_quantizer(activation_kind, activation_bits, signed=signed)
         self.reset_steps()
+
+    def use_activation_quantizer(self, kind: str) -> None:
+        """Replace the activation quantizer by a new one of a kind.
+
+        Raises:
+            InputError: as ``make_activation_quantizer``; the layer is then as it was.
+        """
+        self.activation_quantizer = make_activation_quantizer(kind, self.precision.activation_bits, signed=self.signed)
+        self.activation_kind = kind
 
     def reset_steps(self) -> None:
         """Start the weight steps anew from the present weight; activation steps restart from the next batch."""
@@ -56,7 +97,7 @@ class QuantizedLayer(nn.Module):
         if (
             bias is not None
             and isinstance(self.weight_quantizer, LSQWeightQuantizer)
-            and isinstance(self.activation_quantizer, LSQActivationQuantizer)
+            and isinstance(self.activation_quantizer, (LSQActivationQuantizer, HWGQActivationQuantizer))
         ):
             grid = (self.weight_quantizer.step.flatten() * self.activation_quantizer.step).detach()
             bias = bias + ((bias / grid).round() * grid - bias).detach()
@@ -64,15 +105,16 @@ class QuantizedLayer(nn.Module):
 
 
 class QuantConv2d(nn.Conv2d, QuantizedLayer):
-    """A convolution whose weights (LSQ, per output channel) and inputs (LSQ, per tensor) are fake-quantized.
+    """A convolution whose weights (LSQ, per output channel) and inputs (per tensor) are fake-quantized.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as ``torch.nn.Conv2d``.
         bits: precision in any form that ``Precision.parse`` reads; 32 bits means no rounding and no quantizer at all.
         signed: whether inputs can be negative; False after a ReLU.
+        activation_quantizer: ``"lsq"``, or ``"hwgq"`` for the fixed steps of HWGQ, where inputs are not signed.
 
     Raises:
-        InputError: for an impossible precision.
+        InputError: for an impossible precision, or as ``make_activation_quantizer``.
     """
 
     def __init__(
@@ -87,9 +129,10 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
         bias: bool = True,
         bits: Any = 8,
         signed: bool = True,
+        activation_quantizer: str = "lsq",
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        self._plug_in(bits, signed)
+        self._plug_in(bits, signed, activation_quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` to ``[N, C_out, H', W']``."""
@@ -101,22 +144,29 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
 
 
 class QuantLinear(nn.Linear, QuantizedLayer):
-    """A linear layer whose weights (LSQ, per output feature) and inputs (LSQ, per tensor) are fake-quantized.
+    """A linear layer whose weights (LSQ, per output feature) and inputs (per tensor) are fake-quantized.
 
     Args:
         in_features, out_features, bias: as ``torch.nn.Linear``.
         bits: precision in any form that ``Precision.parse`` reads; 32 bits means no rounding and no quantizer at all.
         signed: whether inputs can be negative; False after a ReLU.
+        activation_quantizer: ``"lsq"``, or ``"hwgq"`` for the fixed steps of HWGQ, where inputs are not signed.
 
     Raises:
-        InputError: for an impossible precision.
+        InputError: for an impossible precision, or as ``make_activation_quantizer``.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, bits: Any = 8, signed: bool = True
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        bits: Any = 8,
+        signed: bool = True,
+        activation_quantizer: str = "lsq",
     ) -> None:
         super().__init__(in_features, out_features, bias)
-        self._plug_in(bits, signed)
+        self._plug_in(bits, signed, activation_quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, ..., in_features]`` to ``[N, ..., out_features]``."""
@@ -136,6 +186,24 @@ def set_quantization(model: nn.Module, enabled: bool) -> None:
     """Turn the quantizers of all layers of a model on, or off (the layers then compute in full precision)."""
     for layer in quantized_layers(model):
         layer.quantized = enabled
+
+
+def set_activation_quantizer(model: nn.Module, kind: str) -> None:
+    """Give all layers of a model or space whose inputs are never negative a new activation quantizer of a kind.
+
+    Layers with signed inputs keep LSQ.
+
+    Args:
+        model: changed in place; precisions may still be choices.
+        kind: ``"lsq"`` or ``"hwgq"``.
+
+    Raises:
+        InputError: for an unknown kind, or where HWGQ has no step for the bits that a layer has or offers.
+    """
+    _check_kind(kind)
+    for layer in quantized_layers(model):
+        if not layer.signed and layer.activation_kind != kind:
+            layer.use_activation_quantizer(kind)
 
 
 @torch.no_grad()

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear
-from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d, QuantLinear, value_range
+from quantnas_ext.quantization import (
+    FULL_PRECISION_BITS,
+    Precision,
+    QuantConv2d,
+    QuantLinear,
+    make_activation_quantizer,
+    value_range,
+)
 from quantnas_ext.quantization.noise import add_noise
 from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, noisy_conv2d, noisy_relu
 from quantnas_ext.search.supernet import SupernetModule
@@ -93,6 +100,9 @@ class MixedQuantLayer(SupernetModule):
         self._context = (context,)
         self._weight_span: tuple[Any, Tensor] | None = None
         self.precisions = [Precision.parse(value) for value in self.bits_choice.values]
+        self.activation_kind: str = self.arguments["activation_quantizer"]
+        for precision in self.precisions:  # or freezing would be the first to complain
+            make_activation_quantizer(self.activation_kind, precision.activation_bits, signed=self.arguments["signed"])
         context.declare(self.bits_choice.label, self.precisions)
         self._noisy_weights, self._noisy_inputs = context.is_noisy(self.bits_choice.label)
         mode = context.quantization.mode
@@ -160,10 +170,12 @@ class MixedQuantLayer(SupernetModule):
         return self.other_weights[index - 1]
 
     def quantizer_name(self, index: int) -> str:
-        """Name of a precision's activation quantizer; precisions of the same activation bits share it."""
+        """Name of a precision's activation quantizer; precisions of the same activation bits and kind share it."""
         bits = self.precisions[index].activation_bits
-        kind = "signed" if self.arguments.get("signed", True) else "unsigned"
-        return FULL_PRECISION if bits == FULL_PRECISION_BITS else f"{kind}_{bits}"
+        if bits == FULL_PRECISION_BITS:
+            return FULL_PRECISION
+        kind = "signed" if self.arguments["signed"] else "unsigned"
+        return f"{kind}_{bits}" if self.activation_kind == "lsq" else f"{self.activation_kind}_{bits}"
 
     @property
     def row(self) -> int:

@@ -18,7 +18,7 @@ class SearchQuantization:
 
     Attributes:
         mode: ``"noise"``: additive noise of the size of the rounding error. ``"direct"``: every precision is computed
-            with quantizers (LSQ) of its own and mixed, all precisions sharing one weight. ``"direct_separate"``: the
+            with quantizers of its own and mixed, all precisions sharing one weight. ``"direct_separate"``: the
             same with a weight for every precision. ``"none"``: full precision.
         noise: ``"uniform"`` (the error of an ideal quantizer) or ``"gaussian"`` (the paper's code).
         mixture: ``"rss"`` or ``"power"``, see ``mixture_noise_scale``.

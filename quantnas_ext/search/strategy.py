@@ -146,10 +146,8 @@ class QuantNAS(DARTS):
         if is_supernet(model):
             raise InputError(f"this {type(model).__name__} is a supernet already; give each search a new model space")
         distribution = ArchitectureDistribution(ChoiceTree.of(model), self.relaxation)
-        self._searched = (
-            SupernetContext(distribution, self.quantization),
-            SearchObjective(self.costs, self.entropy, model, distribution, self.regularizer),
-        )
+        objective = SearchObjective(self.costs, self.entropy, model, distribution, self.regularizer)
+        self._searched = SupernetContext(distribution, self.quantization, objective.most_likely), objective
         self._arch_parameters = dict(distribution.logits.items())
         # DARTS.mutate_model would create logits of its own.
         OneShotStrategy.mutate_model(self, model)

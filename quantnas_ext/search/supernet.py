@@ -37,9 +37,10 @@ class SupernetModule(BaseSuperNetModule):
         return {}
 
     def export(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """This module's part of the joint arg max of all choices."""
-        best = self.context.distribution.most_likely()
-        return {label: best[label] for label in self._labels() if label in best and label not in memo}
+        """This module's part of the architecture found, which is the most probable one within all budgets."""
+        labels = [label for label in self._labels() if label not in memo]
+        best = self.context.most_likely() if labels else {}
+        return {label: best[label] for label in labels if label in best}
 
     def export_probs(self, memo: dict[str, Any]) -> dict[str, Any]:
         """Probabilities by label and value, as plain numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,11 +24,18 @@ class SupernetContext:
     Args:
         distribution: over the choices of the space.
         quantization: how quantization shows.
+        most_likely: gives the architecture found, an NNI sample (``SearchObjective.most_likely``).
     """
 
-    def __init__(self, distribution: ArchitectureDistribution, quantization: SearchQuantization) -> None:
+    def __init__(
+        self,
+        distribution: ArchitectureDistribution,
+        quantization: SearchQuantization,
+        most_likely: Callable[[], dict[str, Any]],
+    ) -> None:
         self.distribution = distribution
         self.quantization = quantization
+        self.most_likely = most_likely
         self.bank = NoiseBank(quantization.noise)
         shape = distribution.current.probabilities.shape
         self._steps = torch.zeros(2, *shape)

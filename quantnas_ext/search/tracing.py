@@ -47,6 +47,7 @@ class TracedLayer:
         precision: the precision it always has, or None where it is searched.
         precision_label: label of its precision where that is searched.
         precisions: the values of that label.
+        learned_activation_step: whether an activation quantizer of it learns its step, which is then stored.
     """
 
     path: str
@@ -58,6 +59,7 @@ class TracedLayer:
     precision: Precision | None
     precision_label: str | None = None
     precisions: tuple[Any, ...] = ()
+    learned_activation_step: bool = True
 
 
 def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedLayer]:
@@ -253,6 +255,7 @@ def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int
         precision=None if label else precision,
         precision_label=label,
         precisions=values,
+        learned_activation_step=getattr(module, "activation_kind", "lsq") == "lsq",
     )
 
 

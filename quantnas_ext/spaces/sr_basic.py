@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.nn import RepeatedChannels, SharedInput, operation_block, residual
+from quantnas_ext.quantization import set_activation_quantizer
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
@@ -91,11 +92,13 @@ class SRBasicSpace(ModelSpace):
         first_bits: the one precision of the head's first block; None: as the others.
         last_bits: the one precision of the last block, which is the tail's last or, without a tail, the upsampling
             block; None: as the others.
+        activation_quantizer: ``"lsq"``, whose steps are learned, or ``"hwgq"``, whose steps are fixed.
         head, body, skip, upsample, tail: candidate operations of each kind of block.
 
     Raises:
         InputError: for an impossible scale, width or number of cells or blocks, an unknown variant, operation or
-            precision, or ``first_bits`` without a head.
+            precision, ``first_bits`` without a head, or an activation quantizer that is unknown or has no step for a
+            precision.
     """
 
     PINNED_PRECISIONS = ("first_bits", "last_bits")
@@ -119,6 +122,7 @@ class SRBasicSpace(ModelSpace):
         tail_blocks: int = 2,
         first_bits: int | str | Sequence[int] | None = None,
         last_bits: int | str | Sequence[int] | None = None,
+        activation_quantizer: str = "lsq",
     ) -> None:
         super().__init__()
         check_scale(scale)
@@ -166,6 +170,7 @@ class SRBasicSpace(ModelSpace):
         self.tail: nn.Module = nn.Identity()
         if self.tail_labels:
             self.tail = residual(nn.Sequential(*(block(label, tail, 3, 3) for label in self.tail_labels)), 3, adq=adq)
+        set_activation_quantizer(self, activation_quantizer)
 
     def _cell_labels(self, cell: int) -> list[str]:
         """Labels of the blocks in a row, then that of the parallel one."""

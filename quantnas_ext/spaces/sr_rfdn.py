@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ESA, RepeatedChannels, SharedInput, operation_block, residual
 from quantnas_ext.nn.esa import SMALLEST_SIDE
-from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d
+from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d, set_activation_quantizer
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
@@ -121,10 +121,13 @@ class SRRFDNSpace(ModelSpace):
         body, distil, upsample, tail: candidate operations of each kind of block. ``skip_connect`` among those of the
             body is none of a cell's last body block, which halves the channels. ``upsample`` None: the paper's, at
             scale 3 without the grouped ones (two groups do not divide its 27 channels).
+        activation_quantizer: ``"lsq"``, whose steps are learned, or ``"hwgq"``, whose steps are fixed. The fixed
+            convolutions keep LSQ, since their inputs are signed.
 
     Raises:
         InputError: for an impossible scale, width or number of cells, an unknown operation or precision, or
-            ``first_bits`` where the first cell shares its choices.
+            ``first_bits`` where the first cell shares its choices, or an activation quantizer that is unknown or has
+            no step for a precision.
     """
 
     PINNED_PRECISIONS = ("first_bits", "last_bits", "fixed_bits")
@@ -148,6 +151,7 @@ class SRRFDNSpace(ModelSpace):
         distil: Sequence[str] = CANDIDATES + GROUPED_CANDIDATES,
         upsample: Sequence[str] | None = None,
         tail: Sequence[str] = CANDIDATES,
+        activation_quantizer: str = "lsq",
     ) -> None:
         super().__init__()
         check_scale(scale)
@@ -189,6 +193,7 @@ class SRRFDNSpace(ModelSpace):
         self.body = residual(fused, width, adq=False)
         self.upsample = nn.Sequential(block("upsample_0", upsample, width, 3 * scale**2), nn.PixelShuffle(scale))
         self.tail = residual(block("tail_0", tail, 3, 3), 3, adq=False)
+        set_activation_quantizer(self, activation_quantizer)
 
     def _cell_labels(self, cell: int) -> tuple[list[str], list[str]]:
         """Labels of a cell's body blocks and of its distilling blocks."""

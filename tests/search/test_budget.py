@@ -22,6 +22,7 @@ from quantnas_ext.search.choice_tree import Choice
 from quantnas_ext.search.cost import Cost, sample_cost
 from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.selection import ArchitectureSelector
+from quantnas_ext.search.supernet import SupernetModule
 
 
 class LinkedSpace(ModelSpace):
@@ -183,6 +184,27 @@ def test_the_objective_adds_the_budget_to_the_task_loss_and_reaches_every_logit(
     loss.backward()
     decided = [p for p in strategy.distribution.parameters() if len(p) > 1]
     assert all(p.grad is not None and p.grad.abs().min() > 0 for p in decided)
+
+
+def test_what_the_modules_of_a_supernet_export_is_the_architecture_found_within_the_budget() -> None:
+    linked: list[dict[str, Any]] = []
+    for space, maximum in ((LinkedSpace(), None), (LinkedSpace(), 6_000), (tiny_space(), 3e6)):
+        torch.manual_seed(3)
+        strategy = QuantNAS(costs=[] if maximum is None else [Budget(COST, maximum)])
+        strategy.mutate_model(space)
+        for logits in strategy.distribution.parameters():
+            logits.data.normal_(std=3.0)
+        exported: dict[str, Any] = {}
+        for module in space.modules():
+            if isinstance(module, SupernetModule):
+                exported.update(module.export(exported))
+        found = strategy.most_likely()
+        assert exported == found
+        linked.append(found)
+        if maximum is not None:
+            assert found != strategy.distribution.most_likely()
+            assert sample_cost(COST.terms(space), found) <= maximum
+    assert linked[0] != linked[1]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.8])

@@ -15,6 +15,7 @@ from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import QuantConv2d, QuantLinear
 from quantnas_ext.search import BitOps, BitOpsProfiler, ChoiceTree, ExpectedCost, ParameterBytes, Penalty, QuantNAS
+from quantnas_ext.search.cost import sample_cost
 from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.tracing import trace_layers
 from quantnas_ext.spaces import SRBasicSpace
@@ -126,8 +127,9 @@ def test_costs_of_a_supernet_equal_those_of_the_space_and_tracing_leaves_it_unto
     assert all(torch.equal(state[name], tensor) for name, tensor in supernet.state_dict().items())
 
 
-def test_parameter_bytes_equal_those_of_the_stored_parameters() -> None:
-    model = space(adq=True)
+@pytest.mark.parametrize("activation_quantizer", ["lsq", "hwgq"])
+def test_parameter_bytes_equal_those_of_the_stored_parameters(activation_quantizer: str) -> None:
+    model = space(adq=True, activation_quantizer=activation_quantizer)
     sample: dict[str, Any] = {}
     model.random(sample)
     network = model.freeze(sample)
@@ -141,6 +143,10 @@ def test_parameter_bytes_equal_those_of_the_stored_parameters() -> None:
             total += 0 if inside else 4 * sum(p.numel() for p in module.parameters(recurse=False))
             total += 4 * 2 * module.num_features if isinstance(module, nn.BatchNorm2d) else 0  # running mean, variance
     assert ParameterBytes(SHAPE).of_network(network) == total
+    terms = ParameterBytes(SHAPE).terms(model)
+    assert sample_cost(terms, ChoiceTree.of(model).complete(sample)) == total
+    QuantNAS().mutate_model(model)
+    assert ParameterBytes(SHAPE).terms(model) == terms
 
 
 def test_a_layer_called_twice_costs_twice_and_is_stored_once() -> None:

@@ -10,7 +10,7 @@ import torch
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import AdaDMResidual, ADQResidual
-from quantnas_ext.quantization import QuantConv2d
+from quantnas_ext.quantization import HWGQActivationQuantizer, LSQActivationQuantizer, QuantConv2d
 from quantnas_ext.search import ChoiceTree, QuantNAS
 from quantnas_ext.spaces import SPACES, build_space, check_input_side
 from quantnas_ext.sr.folders import prepare_dataset_folder
@@ -83,6 +83,69 @@ def test_adadm_stands_wherever_adq_would_and_is_kept_by_architecture_files(name:
     kinds = {type(module) for module in loaded.build().modules() if isinstance(module, ADQResidual)}
     assert kinds == {AdaDMResidual}
     assert loaded.build()(torch.rand(2, 3, 15, 16)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_hwgq_stands_in_unsigned_layers_only_and_is_kept_by_architecture_files(name: str, tmp_path: Path) -> None:
+    operations = dict.fromkeys(FEW[name].keys() - {"cells"}, ["growth1_3x3", "conv_1x1"])
+    arguments = {**FEW[name], **operations, "scale": 2, "width": 12, "bits": [4, "w8a32", "w2a8"], "adq": True}
+    space = build_space(name, {**arguments, "activation_quantizer": "hwgq"})
+    sample = {choice.label: choice.values[0] for choice in ChoiceTree.of(space)}
+    Architecture.of(name, {**arguments, "activation_quantizer": "hwgq"}, sample).save(tmp_path / "architecture.yaml")
+    built = Architecture.load(tmp_path / "architecture.yaml").build()
+    searched = build_space(name, {**arguments, "activation_quantizer": "hwgq"})
+    QuantNAS().mutate_model(searched)
+    for network in (built, space.freeze(sample), searched.freeze(sample)):
+        layers = [module for module in network.modules() if isinstance(module, QuantConv2d)]
+        for layer in layers:
+            kind = LSQActivationQuantizer if layer.signed else HWGQActivationQuantizer
+            assert type(layer.activation_quantizer) is kind
+            assert layer.activation_quantizer.bits == layer.precision.activation_bits
+        assert {layer.signed for layer in layers} == ({False} if name == "sr_basic" else {False, True})
+    x = torch.rand(2, 3, 16, 16)
+    for other in (space, searched):
+        network = other.freeze(sample)
+        network(x)  # starts the learned steps
+        built.load_state_dict(network.state_dict(), strict=True)
+        torch.testing.assert_close(built.eval()(x), network.eval()(x), rtol=0, atol=0)
+    plain = first_architecture(name, arguments).build()
+    assert not any(isinstance(module, HWGQActivationQuantizer) for module in plain.modules())
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("quantization", ["direct", "direct_separate"])
+def test_a_direct_search_with_hwgq_decided_for_one_architecture_is_that_network(name: str, quantization: str) -> None:
+    torch.manual_seed(0)
+    arguments = {**FEW[name], "scale": 2, "width": 12, "bits": [4, 8, 32], "adq": False}
+    space = build_space(name, {**arguments, "activation_quantizer": "hwgq"})
+    strategy = QuantNAS(quantization=quantization)
+    strategy.mutate_model(space)
+    strategy.distribution.draw()
+    x = torch.rand(2, 3, 16, 16)
+    space(x).square().mean().backward()
+    for label, logits in strategy.distribution.logits.items():
+        assert logits.grad is not None and logits.grad.abs().max() > 0, label
+        logits.data.normal_()
+        logits.data[logits.argmax()] = 1e4
+    strategy.distribution.draw()
+    network = space.freeze(strategy.most_likely()).eval()
+    kinds = {type(layer.activation_quantizer) for layer in network.modules() if isinstance(layer, QuantConv2d)}
+    assert HWGQActivationQuantizer in kinds
+    torch.testing.assert_close(space.eval()(x), network(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("wrong", [{"bits": [4, 5]}, {"bits": ["w4a4", "w4a16"]}, {"last_bits": 6}])
+def test_activation_widths_without_a_step_of_hwgq_are_refused_when_the_space_is_built(
+    name: str, wrong: dict[str, Any]
+) -> None:
+    arguments = {**FEW[name], "scale": 2, "width": 12, **wrong}
+    build_space(name, arguments)
+    with pytest.raises(InputError, match=r"hwgq has no step for activations of \d+ bits; use one of 2, 3, 4, 8 bits"):
+        build_space(name, {**arguments, "activation_quantizer": "hwgq"})
+    for odd in ("HWQG", ["hwgq"], None):
+        with pytest.raises(InputError, match="unknown activation quantizer .* Known: lsq, hwgq"):
+            build_space(name, {**FEW[name], "scale": 2, "width": 12, "activation_quantizer": odd})
 
 
 def test_the_smallest_side_is_what_the_network_takes() -> None:
