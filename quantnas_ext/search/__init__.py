@@ -8,7 +8,7 @@ from quantnas_ext.search.budget import Budget  # noqa: E402
 from quantnas_ext.search.choice_tree import ChoiceTree  # noqa: E402
 from quantnas_ext.search.cost import BitOps, Cost, ExpectedCost, ParameterBytes  # noqa: E402
 from quantnas_ext.search.distribution import ArchitectureDistribution  # noqa: E402
-from quantnas_ext.search.evaluator import AccelerateEvaluator, EpochRecord  # noqa: E402
+from quantnas_ext.search.evaluator import AccelerateEvaluator  # noqa: E402
 from quantnas_ext.search.experiment import run_experiment  # noqa: E402
 from quantnas_ext.search.gap import derive_and_score  # noqa: E402
 from quantnas_ext.search.goals import goals_of  # noqa: E402
@@ -16,6 +16,7 @@ from quantnas_ext.search.latency import LatencyTable  # noqa: E402
 from quantnas_ext.search.objective import Penalty, SearchObjective, entropy_weight  # noqa: E402
 from quantnas_ext.search.profiler import BitOpsProfiler  # noqa: E402
 from quantnas_ext.search.recalibration import calibrate, recalibrate_batch_norm  # noqa: E402
+from quantnas_ext.search.search_plan import EpochRecord  # noqa: E402
 from quantnas_ext.search.strategy import QuantNAS  # noqa: E402
 
 __all__ = [

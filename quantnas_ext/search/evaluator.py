@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.search.bilevel import DERIVE_FROM, BilevelSearch, DeriveFrom, EpochRecord, SearchPlan, SearchSettings
+from quantnas_ext.search.bilevel import BilevelSearch
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.processes import process_state
 from quantnas_ext.search.sampling import FixedBatches
+from quantnas_ext.search.search_plan import DERIVE_FROM, DeriveFrom, EpochRecord, SearchPlan, SearchSettings
 from quantnas_ext.search.supernet_context import SupernetContext
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quantnas_ext.search.choice_tree import ChoiceTree
-from quantnas_ext.search.evaluator import EpochRecord
+from quantnas_ext.search.search_plan import EpochRecord
 
 
 class SearchHistory:

@@ -21,62 +21,11 @@ from quantnas_ext.quantization import (
     value_range,
 )
 from quantnas_ext.quantization.noise import add_noise
-from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, noisy_conv2d, noisy_relu
+from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, noisy_conv2d
+from quantnas_ext.search.layer_input import FULL_PRECISION, LayerInput
 from quantnas_ext.search.supernet import SupernetModule
 from quantnas_ext.search.supernet_context import SupernetContext
 from quantnas_ext.search.tracing import searched_precision
-
-
-class LayerInput:
-    """The input of one or several layers, with what they need of it computed once, at the first use.
-
-    Args:
-        x: the tensor in front of the activation.
-        relu: whether a ReLU comes first.
-    """
-
-    def __init__(self, x: Tensor, *, relu: bool = False) -> None:
-        self._x = x
-        self._relu = relu
-        self._plain: Tensor | None = None
-        self._span: Tensor | None = None
-        self._quantized: dict[str, Tensor] = {}
-        self.noisy: Tensor | None = None
-        """With noise that all layers share, where they do."""
-
-    @property
-    def plain(self) -> Tensor:
-        """Behind the ReLU, if there is one."""
-        if self._plain is None:
-            self._plain = F.relu(self._x) if self._relu else self._x
-        return self._plain
-
-    @property
-    def span(self) -> Tensor:
-        """``max - min`` of that."""
-        if self._span is None:
-            self._span = value_range(self.plain)
-        return self._span
-
-    def add_noise(self, context: SupernetContext, scale: Tensor) -> None:
-        """Give it noise of a step, in units of its range, that all layers share."""
-        noise = Noise(scale * self.span, context.unit_noise(self._x))
-        if self._relu:
-            self.noisy = noisy_relu(self._x, noise, masked=context.quantization.masked)
-        else:
-            self.noisy = add_noise(self._x, noise.scale, noise.unit, masked=context.quantization.masked)
-
-    def quantized(self, name: str, quantizers: nn.ModuleDict) -> Tensor:
-        """Quantized by the quantizer of a name; those of a name are one and the same for all layers that read it."""
-        if name == FULL_PRECISION:
-            return self.plain
-        if name not in self._quantized:
-            self._quantized[name] = quantizers[name](self.plain)
-        return self._quantized[name]
-
-
-FULL_PRECISION = "full"
-"""Name of the activation quantizer that there is none of."""
 
 
 class MixedQuantLayer(SupernetModule):

@@ -17,7 +17,8 @@ from quantnas_ext.nn import MutableQuantConv2d
 from quantnas_ext.quantization import QuantConv2d
 from quantnas_ext.search import AccelerateEvaluator, BitOps, EpochRecord, Penalty, QuantNAS, run_experiment
 from quantnas_ext.search import bilevel as bilevel_module
-from quantnas_ext.search.mixed_layers import LayerInput, MixedQuantConv2d
+from quantnas_ext.search.layer_input import LayerInput
+from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 
 COST = BitOps((1, 2, 4, 4))
 

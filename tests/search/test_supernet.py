@@ -12,7 +12,8 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.nn import MutableQuantConv2d, MutableQuantLinear
 from quantnas_ext.quantization import QuantConv2d, QuantLinear
 from quantnas_ext.search import BitOps, Penalty, QuantNAS
-from quantnas_ext.search.mixed_layers import LayerInput, MixedQuantConv2d
+from quantnas_ext.search.layer_input import LayerInput
+from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 from quantnas_ext.search.search_quantization import SearchQuantization
 from quantnas_ext.spaces import SRBasicSpace
 
