@@ -15,8 +15,15 @@ from torch.utils.data import TensorDataset
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import MutableQuantConv2d
 from quantnas_ext.quantization import QuantConv2d
-from quantnas_ext.search import AccelerateEvaluator, BitOps, EpochRecord, Penalty, QuantNAS, run_experiment
-from quantnas_ext.search import bilevel as bilevel_module
+from quantnas_ext.search import (
+    AccelerateEvaluator,
+    BitOps,
+    EpochRecord,
+    Penalty,
+    QuantNAS,
+    SearchObjective,
+    run_experiment,
+)
 from quantnas_ext.search.layer_input import LayerInput
 from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 
@@ -124,13 +131,13 @@ class Regression(LightningModule):
 def schedule(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     """Record where on the entropy's schedule a search asks for its weight."""
     asked: list[tuple[float, int]] = []
-    forward = bilevel_module.SearchObjective.forward
+    forward = SearchObjective.forward
 
     def watched(objective: Any, loss: Any, draw: Any, t: float, epochs: int) -> Any:
         asked.append((t, epochs))
         return forward(objective, loss, draw, t, epochs)
 
-    monkeypatch.setattr(bilevel_module.SearchObjective, "forward", watched)
+    monkeypatch.setattr(SearchObjective, "forward", watched)
     return asked
 
 
