@@ -1,12 +1,14 @@
 """Merged evaluation of blocks against separate candidates: equal without noise, equal in distribution with it."""
 
 import functools
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantnas_ext.nn import SharedInput, operation_block
 from quantnas_ext.search import QuantNAS
@@ -135,28 +137,37 @@ def test_fast_evaluation_is_within_its_stated_bias() -> None:
     assert torch.cosine_similarity(fast_gradient, gradient, dim=0) > 0.95
 
 
-class Convolutions:
-    """Counts the convolutions that run."""
+class Calls(TorchDispatchMode):
+    """Counts the operations that run, by name."""
 
     def __init__(self) -> None:
-        self.count = 0
+        super().__init__()
+        self.counts: Counter[str] = Counter()
 
-    def __enter__(self) -> "Convolutions":
-        from torch.utils._python_dispatch import TorchDispatchMode
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[function.name()] += 1
+        return function(*args, **(kwargs or {}))
 
-        counter = self
+    @property
+    def convolutions(self) -> int:
+        return self.counts["aten::convolution"]
 
-        class Mode(TorchDispatchMode):
-            def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-                counter.count += function is torch.ops.aten.convolution.default
-                return function(*args, **(kwargs or {}))
 
-        self._mode = Mode()
-        self._mode.__enter__()
-        return self
-
-    def __exit__(self, *reason: Any) -> None:
-        self._mode.__exit__(*reason)
+@pytest.mark.parametrize(
+    "options",
+    [{"evaluation": "exact"}, {"evaluation": "fast"}, {"quantization": "direct"}, {"masked_noise": True}],
+    ids=str,
+)
+def test_a_step_never_waits_for_a_value(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    space = TwoBlocks(SINGLES + CHAINS, [4, 8, 32])
+    strategy = supernet(space, **options)
+    space(torch.randn(2, 6, 8, 8))  # starts the steps of activations
+    with Calls() as calls:
+        strategy.distribution.draw()
+        space(torch.randn(2, 6, 8, 8)).square().mean().backward()
+    assert calls.convolutions > 4
+    assert not {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"} & set(calls.counts)
 
 
 @pytest.mark.parametrize("evaluation", ["separate", "exact"])
@@ -166,20 +177,20 @@ def test_path_sampling_evaluates_only_what_it_samples(relaxation: str, paths: in
     space = TwoBlocks(("conv_1x1_dw", "conv_3x3_dw", "conv_5x5_dw", "conv_3x3_d2"), [4, 8], widths=(6, 6))
     strategy = supernet(space, relaxation=relaxation, quantization="none", evaluation=evaluation)
     strategy.distribution.draw()
-    with Convolutions() as counted:
+    with Calls() as counted:
         space(torch.randn(1, 6, 8, 8))
-    assert 1 <= counted.count <= 2 * paths
+    assert 1 <= counted.convolutions <= 2 * paths
     if evaluation == "separate":
-        assert counted.count == 2 * paths
+        assert counted.convolutions == 2 * paths
 
 
 def test_gumbel_hard_evaluates_all_candidates() -> None:
     space = TwoBlocks(("conv_1x1", "conv_3x3", "conv_5x5", "growth1_3x3"), [4, 8])
     strategy = supernet(space, relaxation="gumbel_hard", quantization="none", evaluation="separate")
     strategy.distribution.draw()
-    with Convolutions() as counted:
+    with Calls() as counted:
         space(torch.randn(1, 6, 8, 8))
-    assert counted.count == 2 * 5
+    assert counted.convolutions == 2 * 5
 
 
 def test_the_paths_drawn_have_the_weights_that_learn() -> None:
