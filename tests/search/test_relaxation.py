@@ -8,9 +8,9 @@ import torch
 from test_search import search, tiny_space
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.search import ArchitectureDistribution, ChoiceTree, EpochRecord, QuantNAS
+from quantnas_ext.search import ArchitectureDistribution, BitOps, ChoiceTree, EpochRecord, ExpectedCost, QuantNAS
 from quantnas_ext.search.objective import SearchObjective
-from quantnas_ext.search.relaxation import Relaxation, draw_generator
+from quantnas_ext.search.relaxation import RELAXATIONS, Relaxation, draw_generator
 from quantnas_ext.spaces import SRBasicSpace
 
 
@@ -31,7 +31,7 @@ def test_a_gumbel_draw_at_temperature_a_tenth_is_nearly_one_hot_and_at_ten_nearl
     assert made.relaxation.temperature_at(0.5) == pytest.approx(5.05)
 
 
-@pytest.mark.parametrize("name", ["gumbel", "gumbel_hard"])
+@pytest.mark.parametrize("name", ["gumbel", "gumbel_hard", "gumbel_hard_sampled", "one_path"])
 def test_arg_max_of_gumbel_draws_has_the_distribution_itself(name: str) -> None:
     made = distribution(name)
     counts = torch.zeros(5)
@@ -62,6 +62,47 @@ def test_hard_draws_are_exactly_one_hot_with_the_gradient_of_the_soft_draw() -> 
     assert gradients[0].abs().min() > 0
 
 
+def test_one_path_has_on_average_the_gradient_of_the_mixture_for_a_linear_loss() -> None:
+    made, values, draws = distribution("one_path"), torch.randn(5), 8000
+    logits = made.logits["body_0"]
+    gradients = []
+    for _ in range(draws):
+        draw = made.draw()
+        (place,) = draw.active("body_0")
+        assert draw["body_0"].detach().tolist() == [float(index == place) for index in range(5)]
+        gradients.append(torch.autograd.grad(draw["body_0"] @ values, [logits])[0])
+    found = torch.stack(gradients)
+    (exact,) = torch.autograd.grad(logits.softmax(0) @ values, [logits])
+    assert ((found.mean(0) - exact).abs() < 4.5 * found.std(0) / draws**0.5).all()
+
+
+def test_two_paths_are_a_sample_without_replacement_whose_probabilities_are_renormalised() -> None:
+    made, draws = distribution("two_paths"), 8000
+    p = made.logits["body_0"].detach().softmax(0)
+    counts = torch.zeros(5, 5)
+    with torch.no_grad():
+        for _ in range(draws):
+            draw = made.draw()
+            first, second = draw.active("body_0")
+            expected = torch.zeros(5)
+            expected[[first, second]] = p[[first, second]] / (p[first] + p[second])
+            torch.testing.assert_close(draw["body_0"], expected)
+            counts[first, second] += 1
+    pairs = p[:, None] * p[None, :] / (1 - p[:, None])
+    pairs = torch.triu(pairs + pairs.T, diagonal=1)
+    assert ((counts / draws - pairs).abs() <= 4.5 * (pairs * (1 - pairs) / draws).sqrt()).all()
+
+
+@pytest.mark.parametrize("name", ["one_path", "two_paths"])
+def test_with_paths_cost_and_entropy_are_those_of_the_distribution(name: str) -> None:
+    made = distribution(name)
+    space = SRBasicSpace(scale=2, width=6, cells=1, body=["conv_1x1", "conv_3x3", "conv_5x5", "fac_3x3", "fac_5x5"])
+    cost = ExpectedCost(BitOps((1, 3, 8, 8)), space, made)
+    draw, exact = made.draw(), made.softmax()
+    torch.testing.assert_close(cost(draw), cost(exact))
+    torch.testing.assert_close(made.entropy(draw), made.entropy(exact))
+
+
 def test_dropping_keeps_at_least_one_candidate_renormalises_and_favours_none() -> None:
     made = distribution("dropout")
     made.logits["body_0"].data.zero_()
@@ -79,7 +120,7 @@ def test_dropping_keeps_at_least_one_candidate_renormalises_and_favours_none() -
     assert torch.allclose(row[row > 0], made.logits["body_0"].detach()[row > 0].softmax(0))
 
 
-@pytest.mark.parametrize("name", ["softmax", "gumbel", "gumbel_hard", "dropout"])
+@pytest.mark.parametrize("name", RELAXATIONS)
 @pytest.mark.parametrize("progress", [0.0, 1.0])
 def test_entropy_and_its_gradient_are_finite_for_every_relaxation(name: str, progress: float) -> None:
     made = distribution(name)
@@ -97,7 +138,7 @@ def test_a_draw_is_a_function_of_seed_step_and_phase() -> None:
     assert all(not torch.equal(first[0], other) for other in first[1:])
 
 
-@pytest.mark.parametrize("name", ["gumbel", "gumbel_hard", "dropout"])
+@pytest.mark.parametrize("name", ["gumbel_hard", "dropout", "one_path"])
 def test_a_search_by_any_relaxation_that_was_stopped_goes_on_exactly(tmp_path: Path, name: str) -> None:
     class Stop(Exception):
         pass
