@@ -13,16 +13,29 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from test_search import COST, search, tiny_space
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import MutableQuantConv2d
-from quantnas_ext.search import BitOps, Budget, ChoiceTree, EpochRecord, ParameterBytes, Penalty, QuantNAS, knapsack
+from quantnas_ext.search import (
+    AccelerateEvaluator,
+    BitOps,
+    Budget,
+    ChoiceTree,
+    EpochRecord,
+    ParameterBytes,
+    Penalty,
+    QuantNAS,
+    knapsack,
+    run_experiment,
+)
 from quantnas_ext.search.budget import Multipliers
 from quantnas_ext.search.choice_tree import Choice
 from quantnas_ext.search.cost import Cost, sample_cost
 from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.search.selection import ArchitectureSelector
 from quantnas_ext.search.supernet import SupernetModule
+from quantnas_ext.spaces import SRRFDNSpace
 
 
 class LinkedSpace(ModelSpace):
@@ -223,6 +236,22 @@ def test_searches_end_within_their_budget_and_use_it(tmp_path: Path, share: floa
     assert records[-1].multipliers == {"bitops": strategy.objective.multipliers.values.item()} != records[0].multipliers
     first = records[0].expected_costs["bitops"]
     assert abs(first - 0.975 * maximum) > 0.1 * maximum
+
+
+@pytest.mark.parametrize("cost", [BitOps((1, 3, 16, 16)), ParameterBytes()], ids=lambda cost: cost.name)
+def test_a_search_in_the_rfdn_like_space_meets_its_budget_too(tmp_path: Path, cost: Cost) -> None:
+    torch.manual_seed(0)
+    space = SRRFDNSpace(scale=2, width=12, cells=1, adq=False)
+    cheapest, dearest = ArchitectureSelector(ChoiceTree.of(space), [Budget(cost, 1e15)], [cost.terms(space)]).range()
+    maximum = (cheapest + dearest) / 2
+    strategy = QuantNAS(costs=[Budget(cost, maximum)], architecture_learning_rate=0.3)
+    low, high = torch.rand(8, 3, 16, 16), torch.rand(8, 3, 32, 32)
+    data = TensorDataset(low, high)
+    records: list[EpochRecord] = []
+    evaluator = AccelerateEvaluator(data, data, epochs=3, steps_per_epoch=8, batch_size=2, on_epoch=records.append)
+    run_experiment(space, evaluator, strategy, tmp_path)
+    assert 0.95 * maximum <= cost.of_network(strategy.derive()) <= maximum
+    assert records[-1].expected_costs[cost.name] == pytest.approx(0.975 * maximum, rel=0.15)
 
 
 def test_a_search_with_a_budget_that_was_stopped_goes_on_exactly(tmp_path: Path) -> None:
