@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.quantization.quantizers import LSQActivationQuantizer
 from quantnas_ext.search.best_epoch import BestEpoch
 from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
@@ -75,6 +76,7 @@ class BilevelSearch:
         self.bare = model
         if plan.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.activation_steps = [m.log_step for m in model.modules() if isinstance(m, LSQActivationQuantizer)]
         self.weights = [parameter for parameter in model.parameters() if id(parameter) not in ignored]
         optimizer = optim.Adam(self.weights, plan.learning_rate, weight_decay=plan.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
@@ -199,7 +201,8 @@ class BilevelSearch:
         with self.accelerator.autocast():
             loss = self.plan.loss(self.model(inputs), targets)
         self.accelerator.backward(loss)
-        if self.progress.step == 0:  # before the optimizer sees weights that differ
+        # Before the optimizer sees steps that differ. A candidate that draws have left out so far starts its own later.
+        if self.progress.step == 0 or self.distribution.relaxation.samples:
             self._spread_steps()
         if self.settings.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.weights, self.settings.gradient_clip)
@@ -207,11 +210,14 @@ class BilevelSearch:
         self.scheduler.step()
         return loss.detach()
 
+    @torch.no_grad()
     def _spread_steps(self) -> None:
-        """Give the steps that the first batch has set in layers of fixed precision to other processes."""
-        if self.accelerator.num_processes > 1:
-            for parameter in self.bare.parameters():
-                torch.distributed.broadcast(parameter.data, 0)
+        """Give the main process's activation steps, which start from a process's own batch, to other processes."""
+        if self.accelerator.num_processes > 1 and self.activation_steps:
+            together = torch.stack(self.activation_steps)
+            torch.distributed.broadcast(together, 0)
+            for step, value in zip(self.activation_steps, together, strict=True):
+                step.copy_(value)
 
     @torch.no_grad()
     def _record(self, train_loss: float | None, val_loss: float | None, settled_loss: float | None) -> None:
