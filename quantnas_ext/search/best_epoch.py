@@ -12,6 +12,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from quantnas_ext.quantization.quantizers import LSQActivationQuantizer
 from quantnas_ext.search.sampling import FixedBatches
 from quantnas_ext.search.supernet_context import SupernetContext
 
@@ -37,8 +38,9 @@ class BestEpoch:
     def measure(self, batches: FixedBatches, loss: Callable[[Tensor, Tensor], Tensor], seed: int, step: int) -> float:
         """Loss of the distribution itself: as in an architecture step, but without the noise of a relaxation.
 
-        Batch norm uses its running statistics, so nothing of the model changes. Quantization noise is there: without
-        it the loss would not know of precisions. Processes share the batches.
+        Batch norm uses its running statistics, and activation steps that have not started stay so: nothing of the
+        model changes. Quantization noise is there: without it the loss would not know of precisions. Processes share
+        the batches.
 
         Args:
             batches: of inputs and targets.
@@ -50,7 +52,7 @@ class BestEpoch:
         self._distribution.settle()
         self._model.train()
         for module in self._model.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, (_BatchNorm, LSQActivationQuantizer)):
                 module.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
         for index, batch in enumerate(batches):

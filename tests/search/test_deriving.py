@@ -156,3 +156,13 @@ def test_the_gap_is_what_an_evaluation_of_each_network_gives(tmp_path: Path) -> 
     strategy.distribution.settle()
     assert scores["full_precision"] == by_hand(strategy.supernet)
     assert len({str(row) for row in scores.values()}) == 3
+
+
+def test_measuring_an_epoch_starts_no_activation_step_that_the_search_has_not_started() -> None:
+    space, strategy = prepared(relaxation="one_path", quantization="direct")
+    strategy.mutate_model(space)
+    before = copy.deepcopy(space.state_dict())
+    batches = FixedBatches(TensorDataset(*batch(0)), 2, 2, seed=0, epoch=4)
+    BestEpoch(space, strategy.context, Accelerator()).measure(batches, F.l1_loss, 3, 7)
+    assert sum("started" in name for name in before) > 3
+    assert all(torch.equal(tensor, before[name]) for name, tensor in space.state_dict().items())
