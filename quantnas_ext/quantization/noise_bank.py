@@ -89,6 +89,11 @@ class NoiseBank:
             noise = flat.view(*shape)
         return noise.to(like.dtype)
 
+    @property
+    def step(self) -> int:
+        """The step that ``begin`` was last told; 0 before."""
+        return self._step
+
     def buffers(self) -> list[Tensor]:
         """The buffers of all devices."""
         return list(self._buffers.values())

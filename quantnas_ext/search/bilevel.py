@@ -76,7 +76,9 @@ class BilevelSearch:
         self.bare = model
         if plan.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.activation_steps = [m.log_step for m in model.modules() if isinstance(m, LSQActivationQuantizer)]
+        self.activation_steps: list[Tensor] = [
+            m.log_step for m in model.modules() if isinstance(m, LSQActivationQuantizer)
+        ]
         self.weights = [parameter for parameter in model.parameters() if id(parameter) not in ignored]
         optimizer = optim.Adam(self.weights, plan.learning_rate, weight_decay=plan.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)

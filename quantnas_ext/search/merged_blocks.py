@@ -23,6 +23,9 @@ from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 from quantnas_ext.search.supernet import MixedLayerChoice, SupernetModule
 from quantnas_ext.search.supernet_context import SupernetContext
 
+MOST_PLANS = 256
+"""Plans that are kept for the candidates that draws evaluate."""
+
 
 def block_noise_scale(probabilities: Tensor, scales: Tensor) -> Tensor:
     """One noise step for several candidates: ``sqrt(sum_k p_k^2 s_k^2 / sum_k p_k^2)``.
@@ -31,13 +34,15 @@ def block_noise_scale(probabilities: Tensor, scales: Tensor) -> Tensor:
     candidates with noise of their own. Training makes kernels correlate: see docs/benchmarks.md for how far it is off.
 
     Args:
-        probabilities: ``[K]`` of the candidates.
+        probabilities: ``[K]`` of the candidates. Where all are zero (or too small to be squared) they count alike: the
+            noise reaches no output then, but straight-through gradients read the candidates' outputs.
         scales: ``[K]``, their own steps.
 
     Returns:
         A scalar, differentiable in both.
     """
     weights = probabilities.square()
+    weights = torch.where(weights.sum() > 0, weights, 1.0)
     return safe_sqrt((weights * scales.square()).sum() / weights.sum())
 
 
@@ -66,6 +71,8 @@ class _Evaluation:
         draw = self.context.draw
         active = tuple(draw.active(block.label) for block in blocks)
         if active not in plans:
+            if len(plans) == MOST_PLANS:  # dropout needs a new one for nearly every draw
+                plans.clear()
             candidates = [
                 Candidate(place, index, block[block.names[index]])
                 for place, (block, indices) in enumerate(zip(blocks, active, strict=True))
@@ -264,6 +271,12 @@ class MixedSharedInput(SupernetModule, SharedInput):
 
     def _labels(self) -> list[str]:
         return []
+
+    def freeze(self, sample: dict[str, Any]) -> nn.Module:
+        """A plain ``SharedInput`` of the chosen operations, which holds nothing of the supernet."""
+        shared = SharedInput(list(super().freeze(sample).blocks))
+        shared.training = self.training
+        return shared
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The blocks' outputs, in their order."""

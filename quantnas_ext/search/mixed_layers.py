@@ -143,8 +143,9 @@ class MixedQuantLayer(SupernetModule):
         return Noise(scale, self.context.unit_noise(self.weight))
 
     def weight_span(self) -> Tensor:
-        """``max - min`` of the weight, computed once until the weight changes: both phases of a step see the same."""
-        version = (id(self.weight), self.weight._version, self.weight.device)
+        """``max - min`` of the weight, computed once a step of the search: both phases see the same weight."""
+        # The step too, as optimizers that write to ``.data`` leave no trace in the version.
+        version = (self.weight.data_ptr(), self.weight._version, self.context.bank.step)
         if self._weight_span is None or self._weight_span[0] != version:
             self._weight_span = version, value_range(self.weight)
         return self._weight_span[1]

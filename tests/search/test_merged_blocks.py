@@ -1,6 +1,8 @@
 """Merged evaluation of blocks against separate candidates: equal without noise, equal in distribution with it."""
 
+import copy
 import functools
+import io
 from collections import Counter
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantnas_ext.nn import SharedInput, operation_block
 from quantnas_ext.search import QuantNAS
+from quantnas_ext.search.merged_blocks import MOST_PLANS
 from quantnas_ext.search.search_quantization import SearchQuantization
 from quantnas_ext.spaces import build_space
 
@@ -247,3 +250,67 @@ def test_direct_quantization_decided_for_one_architecture_is_that_network() -> N
     strategy.distribution.draw()
     space.eval()
     torch.testing.assert_close(space(x), torch.cat(space.freeze(sample).eval().both(x), dim=1))
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel_hard"])
+def test_fast_evaluation_has_finite_gradients_where_no_reader_of_the_shared_noise_has_a_probability(
+    relaxation: str,
+) -> None:
+    torch.manual_seed(0)
+    space = TwoBlocks(("conv_1x1", "conv_3x3", "increase_3x3"), [4, 8])  # the last begins with no ReLU
+    strategy = supernet(space, evaluation="fast", relaxation=relaxation)
+    for block in ("block_0", "block_1"):
+        strategy.distribution.logits[block].data.copy_(torch.tensor([-200.0, -200.0, 200.0]))
+    strategy.distribution.draw()
+    space(torch.randn(2, 6, 8, 8)).square().mean().backward()
+    for parameters in (space.parameters(), strategy.distribution.parameters()):
+        assert all(p.grad is None or p.grad.isfinite().all() for p in parameters)
+
+
+def test_a_derived_network_holds_nothing_of_its_supernet() -> None:
+    torch.manual_seed(0)
+    space = TwoBlocks(SINGLES, [4, 8])
+    strategy = supernet(space)
+    x = torch.randn(2, 6, 8, 8)
+    space(x)  # makes plans and a noise bank of megabytes
+    network = space.eval().freeze(strategy.most_likely())
+    assert {type(module).__name__ for module in network.modules()} == {
+        "TwoBlocks", "SharedInput", "ModuleList", "Sequential", "ReLU", "QuantConv2d",
+        "LSQWeightQuantizer", "LSQActivationQuantizer",
+    }  # fmt: skip
+    assert not network.both.training
+    file = io.BytesIO()
+    torch.save(network.both, file)
+    assert len(file.getvalue()) < 100_000
+
+
+def test_ranges_of_weights_follow_optimizers_that_write_to_data() -> None:
+    torch.manual_seed(0)
+    space = TwoBlocks(("conv_1x1", "conv_3x3"), [4, 8])
+    strategy = supernet(space)
+    layer = space.both.blocks[0]["conv_3x3"][1]
+    spans = []
+    for step in range(2):
+        for phase in (0, 1):
+            strategy.context.bank.begin(0, 0, step, phase)
+            spans.append(layer.weight_span())
+        layer.weight.data.mul_(10)
+    assert spans[0] is spans[1]
+    assert spans[2].item() == pytest.approx(10 * spans[0].item())
+    layer.weight.data = 10 * layer.weight.data
+    assert layer.weight_span().item() == pytest.approx(1000 * spans[0].item())
+    with torch.no_grad():
+        layer.weight.mul_(10)
+    assert layer.weight_span().item() == pytest.approx(10_000 * spans[0].item())
+    assert copy.deepcopy(layer).weight_span().item() == pytest.approx(10_000 * spans[0].item())
+
+
+def test_plans_of_merging_do_not_pile_up() -> None:
+    torch.manual_seed(0)
+    space = TwoBlocks(SINGLES, [4, 8])
+    strategy = supernet(space, relaxation="dropout", quantization="none")
+    with torch.no_grad():
+        for _ in range(MOST_PLANS + 100):
+            strategy.distribution.draw()
+            space(torch.ones(1, 6, 1, 1))
+    assert 0 < len(space.both._plans) <= MOST_PLANS
