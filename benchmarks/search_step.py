@@ -25,7 +25,7 @@ from quantnas_ext.nn.candidates import relu_conv
 from quantnas_ext.nn.operations import OPERATIONS, register_operation
 from quantnas_ext.reporting.table import format_table
 from quantnas_ext.search import BitOps, Penalty, QuantNAS
-from quantnas_ext.search.bilevel import frozen
+from quantnas_ext.search.phases import frozen
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.score_files import check_new_file, write_json
 

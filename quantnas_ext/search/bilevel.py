@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
 from quantnas_ext.search.distribution import Draw
 from quantnas_ext.search.lightning import architecture_optimizer
 from quantnas_ext.search.objective import Penalty, entropy_weight
+from quantnas_ext.search.phases import frozen, seeded
 from quantnas_ext.search.relaxation import draw_generator
 from quantnas_ext.search.sampling import EpochSampler
 from quantnas_ext.search.search_plan import EpochRecord, SearchPlan, SearchSettings
@@ -131,7 +131,7 @@ class BilevelSearch:
                 if plan.derive_from == "best" and val_loss is not None:
                     # Seed and steps of an epoch that the search does not have: the same noise every time.
                     batches, step = plan.fixed_batches(plan.validation_dataset), plan.epochs * plan.steps_per_epoch
-                    with _seeded(plan.seed, plan.epochs, self.accelerator):
+                    with seeded(plan.seed, plan.epochs, self.accelerator):
                         settled_loss = self.best.measure(batches, plan.loss, plan.seed, step)
                     self.best.offer(settled_loss)
                 self._record(train_loss, val_loss, settled_loss)
@@ -152,7 +152,7 @@ class BilevelSearch:
             loader.set_epoch(epoch)
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(epoch)
-        with _seeded(plan.seed, epoch, self.accelerator):
+        with seeded(plan.seed, epoch, self.accelerator):
             for index, (train, validation) in enumerate(zip(self.train_loader, self.validation_loader, strict=True)):
                 if searching:
                     t = epoch - self.settings.warmup_epochs + index / plan.steps_per_epoch
@@ -307,25 +307,3 @@ class BilevelSearch:
 def _describe(goal: Penalty | Budget) -> dict[str, Any]:
     numbers = {key: value for key, value in vars(goal).items() if key != "cost"}
     return {"kind": type(goal).__name__, **goal.cost.fingerprint(), **numbers}
-
-
-@contextmanager
-def frozen(weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """No gradients for weights, and none of the work for them, within this context."""
-    learning = [weight for weight in weights if weight.requires_grad]
-    for weight in learning:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in learning:
-            weight.requires_grad_(True)
-
-
-@contextmanager
-def _seeded(seed: int, epoch: int, accelerator: Accelerator) -> Iterator[None]:
-    """Random numbers as a function of (seed, process, epoch); the global state comes back afterwards."""
-    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + accelerator.process_index)
-        yield
