@@ -28,7 +28,7 @@ from quantnas_ext.sr.patches import PatchDataset
 from quantnas_ext.sr.photographs import with_photographs
 from quantnas_ext.sr.score_files import check_new_file, write_json
 
-BATCH = 8
+BATCH = 4
 FORMS: dict[str, dict[str, Any]] = {
     "separate": {"evaluation": "separate"},
     "separate again": {"evaluation": "separate"},
@@ -130,15 +130,15 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="40 draws and 20 training steps instead of 400 and 300")
+    parser.add_argument("--quick", action="store_true", help="20 draws and 20 training steps instead of 80 and 200")
     parser.add_argument("--json", metavar="FILE", help="file to write the figures to")
     arguments = parser.parse_args(argv)
     if arguments.json:
         check_new_file(arguments.json)
     torch.set_flush_denormal(True)
-    fidelity = Fidelity(40 if arguments.quick else 400)
+    fidelity = Fidelity(20 if arguments.quick else 80)
     report = {"fresh weights": fidelity.measure("fresh weights")}
-    fidelity.train(20 if arguments.quick else 300)
+    fidelity.train(20 if arguments.quick else 200)
     report["trained weights"] = fidelity.measure("trained weights")
     for state, forms in report.items():
         print(state)
