@@ -53,13 +53,13 @@ EPOCHS, WARMUP = 24, 12
 STEPS, QUICK_STEPS = 20, 2
 """Steps of an epoch. The logits get 240 of them, at ten times the reciprocal of that as their learning rate."""
 
-ENTROPY = 0.01
 VARIANTS: dict[str, dict[str, Any]] = {
-    "without entropy": {"entropy": 0.0},
-    "with entropy": {"entropy": ENTROPY},
+    "no entropy": {"entropy": 0.0},
+    "entropy 0.01": {"entropy": 0.01},
+    "entropy 0.05": {"entropy": 0.05},
 }
 MIXTURES: dict[str, dict[str, Any]] = {
-    "with entropy, power": {"entropy": ENTROPY, "noise_mixture": "power"},
+    "entropy 0.05, power": {"entropy": 0.05, "noise_mixture": "power"},
 }
 """The other mixture of noise; the variants above have "rss"."""
 
