@@ -32,3 +32,19 @@ def test_the_papers_configurations_have_its_settings(name: str, warmup: int) -> 
     for kind in ("body", "distil", "skip", "head", "tail"):  # written out in the file, the same as the space's own
         if kind in defaults:
             assert config.space.arguments[kind] == list(defaults[kind].default)
+
+
+@pytest.mark.parametrize("name", ["sr_basic_x4", "sr_rfdn_x4"])
+def test_the_small_configurations_search_the_papers_candidates_in_enough_steps_to_decide(name: str) -> None:
+    small, papers = load_config(f"{name}_small"), load_config(name)
+    assert small.space.name == papers.space.name
+    differing = {
+        argument
+        for argument, value in papers.space.arguments.items()
+        if small.space.arguments.get(argument, value) != value
+    }
+    assert differing <= {"width", "cells"}
+    assert set(small.space.arguments) == set(papers.space.arguments)
+    assert small.search.steps_per_epoch is not None and small.data.photographs is not None
+    architecture_steps = (small.search.epochs - small.search.warmup_epochs) * small.search.steps_per_epoch
+    assert small.search.architecture_learning_rate >= 10 / architecture_steps
