@@ -140,7 +140,7 @@ class SearchConfig:
     latency_budget: float | None = number(None, above=0)
     operations: str | None = None
     derive_from: Literal["last", "best"] = "last"
-    top_k: int = number(1, least=1)
+    top_k: int = number(1, least=1, most=1000)
     mixed_precision: Literal["no", "bf16"] = "no"
     threads: int | None = number(None, least=1)
 

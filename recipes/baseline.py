@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
+from nni.nas.nn.pytorch import ModelSpace
 
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture, arguments_at
@@ -29,7 +30,9 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.nn.operations import is_precision_label
 from quantnas_ext.provenance import provenance
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
-from quantnas_ext.search import BitOps, Budget, ChoiceTree, QuantNAS, run_experiment
+from quantnas_ext.search import BitOps, Budget, ChoiceTree, ParameterBytes, QuantNAS, goals_of, run_experiment
+from quantnas_ext.search.cost import Cost
+from quantnas_ext.search.goals import COST_INPUT
 from quantnas_ext.search.nni_darts import nni_darts
 from quantnas_ext.search.processes import process_state, set_threads
 from quantnas_ext.search.random_architectures import random_architectures
@@ -41,7 +44,8 @@ from quantnas_ext.sr.search_data import search_datasets
 from quantnas_ext.sr.weights import save_weights
 
 SEARCH = Path(__file__).parent / "search.py"
-BITOPS = BitOps((1, 3, 32, 32))
+BITOPS = BitOps(COST_INPUT)
+BYTES = ParameterBytes(COST_INPUT)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -77,12 +81,17 @@ def main(argv: list[str] | None = None) -> None:
 
 def draw(config: Config, count: int, bitops_budget: float | None, output: str) -> None:
     """Write architecture files of distinct random architectures."""
-    maximum = config.search.bitops_budget if bitops_budget is None else bitops_budget
+    if config.search.operations is not None:
+        raise InputError("random architectures choose operations too; set 'search.operations' to null")
+    set_threads(config.search.threads)
     space = build_space(config.space.name, config.space.arguments)
-    budgets = [] if maximum is None else [Budget(BITOPS, maximum)]
+    maximum = config.search.bitops_budget if bitops_budget is None else bitops_budget
+    goals = goals_of(dataclasses.replace(config.search, bitops_budget=maximum))
+    budgets = [goal for goal in goals if isinstance(goal, Budget)]
     drawn = random_architectures(space, count, budgets=budgets, seed=config.seed)
     how = "uniformly" if drawn.uniform else "by random probabilities"
-    source = provenance(config, drawn=how, bitops_budget=maximum)
+    limits = {f"{budget.cost.name}_budget": budget.maximum for budget in budgets}
+    source = provenance(config, drawn=how, **limits)
     architectures = [
         Architecture.of(config.space.name, config.space.arguments, sample, source) for sample in drawn.samples
     ]
@@ -121,10 +130,12 @@ def search_in_two_steps(config: Config) -> None:
 def step_one(config: Config) -> Config:
     """The configuration of the full-precision search; all that can be wrong with either step shows here.
 
-    A budget is scaled to full precision by 32 * 32 over the geometric mean of the smallest and the largest product of
-    weight and activation bits that the space offers: the operations then keep it with the lowest precision, and exceed
-    it with the highest, so that the second step has something to decide. It is never below the cheapest operations.
+    A budget of BitOps is scaled to full precision by 32 * 32 over the geometric mean of the smallest and the largest
+    product of weight and activation bits that the space offers: the operations then keep it with the lowest precision,
+    and exceed it with the highest, so that the second step has something to decide. It is never below the cheapest
+    operations. One of bytes is scaled likewise by the weights' bits; one of latency holds as it is.
     """
+    set_threads(config.search.threads)
     space = build_space(config.space.name, config.space.arguments)
     precisions = [
         Precision.parse(value)
@@ -139,21 +150,33 @@ def step_one(config: Config) -> Config:
     search_datasets(config, space)
     arguments = arguments_at(config.space.name, config.space.arguments, FULL_PRECISION_BITS)
     unquantized = build_space(config.space.name, arguments)
-    budget = config.search.bitops_budget
-    if budget is not None:
-        QuantNAS(costs=[Budget(BITOPS, budget)]).check(space)
-        bits = [precision.weight_bits * precision.activation_bits for precision in precisions]
-        budget *= FULL_PRECISION_BITS**2 / math.sqrt(min(bits) * max(bits))
-        terms = BITOPS.terms(unquantized)
-        dearer_than_all = Budget(BITOPS, sum(terms.values()))
-        cheapest, _ = ArchitectureSelector(ChoiceTree.of(unquantized), [dearer_than_all], [terms]).range()
-        budget = max(budget, cheapest)
+    QuantNAS(costs=goals_of(config.search)).check(space)
+    products = [precision.weight_bits * precision.activation_bits for precision in precisions]
+    weights = [precision.weight_bits for precision in precisions]
+    in_bitops = FULL_PRECISION_BITS**2 / math.sqrt(min(products) * max(products))
+    in_bytes = FULL_PRECISION_BITS / math.sqrt(min(weights) * max(weights))
+    search = dataclasses.replace(
+        config.search,
+        bitops_budget=scaled_budget(config.search.bitops_budget, in_bitops, BITOPS, unquantized),
+        bytes_budget=scaled_budget(config.search.bytes_budget, in_bytes, BYTES, unquantized),
+    )
+    QuantNAS(costs=goals_of(search)).check(unquantized)
     return dataclasses.replace(
         config,
         run=str(Path(config.run) / "full_precision"),
         space=dataclasses.replace(config.space, arguments=arguments),
-        search=dataclasses.replace(config.search, bitops_budget=budget),
+        search=search,
     )
+
+
+def scaled_budget(maximum: float | None, factor: float, cost: Cost, space: ModelSpace) -> float | None:
+    """A budget times ``factor``, but no less than the cheapest architecture of ``space`` costs; None for none."""
+    if maximum is None:
+        return None
+    terms = cost.terms(space)
+    dearer_than_all = Budget(cost, sum(terms.values()))
+    cheapest, _ = ArchitectureSelector(ChoiceTree.of(space), [dearer_than_all], [terms]).range()
+    return max(maximum * factor, cheapest)
 
 
 def run_search(config: Config) -> None:
@@ -173,8 +196,11 @@ def search_with_darts(config: Config) -> None:
     """Search with NNI's DARTS in its Lightning evaluator, and fill the run folder."""
     if process_state().num_processes > 1:
         raise InputError("NNI's DARTS runs in one process here; start it with python alone")
-    if config.search.bitops_budget is not None:
-        raise InputError("NNI's DARTS keeps no budget; set 'search.bitops_budget' to null")
+    for key in ("bitops_budget", "bytes_budget", "latency_budget"):
+        if getattr(config.search, key) is not None:
+            raise InputError(f"NNI's DARTS keeps no budget; set 'search.{key}' to null")
+    if config.search.operations is not None:
+        raise InputError("NNI's DARTS searches the operations here; set 'search.operations' to null")
     set_seed(config.seed)
     torch.set_flush_denormal(True)
     set_threads(config.search.threads)

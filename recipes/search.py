@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed
+from nni.nas.nn.pytorch import ModelSpace
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
@@ -65,7 +66,7 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     stages = space.diagram()
     train_part, validation_part = search_datasets(config, space)
     kept = config.search.operations
-    operations = {} if kept is None else fix_operations(space, Architecture.load(kept).choices)
+    operations = {} if kept is None else _keep_operations(space, kept)
     strategy = QuantNAS(
         costs=goals_of(config.search),
         entropy=config.search.entropy,
@@ -164,6 +165,15 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         ]
         print(format_table([{"network": name.replace("_", " "), **row} for name, row in scores.items()], columns))
     return architecture
+
+
+def _keep_operations(space: ModelSpace, path: str) -> dict[str, Any]:
+    """The operations of an architecture file, which ``space`` no longer has to choose."""
+    architecture = Architecture.load(path)
+    try:
+        return fix_operations(space, architecture.choices)
+    except InputError as error:
+        raise InputError(f"'search.operations' ({path}) does not fit this space: {error}") from error
 
 
 def _derived_epoch(records: list[EpochRecord]) -> int:

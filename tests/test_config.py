@@ -76,6 +76,7 @@ def test_yaml_1_1_readings_of_exponents_and_of_no_are_undone(written) -> None:
         ("search: {noise: gausian}", ["'search.noise'", "did you mean 'gaussian'"]),
         ("search: {epochs: true}", ["'search.epochs' must be a whole number, not True"]),
         ("search: {epochs: 2.5}", ["'search.epochs' must be a whole number, not 2.5"]),
+        ("search: {top_k: 1001}", ["'search.top_k' must be at least 1 and at most 1000, not 1001"]),
         ("search: {epochs: 0}", ["'search.epochs' must be at least 1, not 0"]),
         ("search: {epochs: 3, warmup_epochs: 3}", ["'search.warmup_epochs' (3)", "'search.epochs' (3)"]),
         ("search: {weight_learning_rate: fast}", ["'search.weight_learning_rate' must be a number, not 'fast'"]),

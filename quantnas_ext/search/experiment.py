@@ -29,15 +29,20 @@ def run_experiment(space: ModelSpace, evaluator: Evaluator, strategy: OneShotStr
 
     Returns:
         The found architecture as an NNI sample.
+
+    Raises:
+        KeyboardInterrupt: when the user interrupts the search.
     """
     if process_state().is_main_process:
         config = NasExperimentConfig(execution_engine="sequential", model_format="raw", trial_concurrency=1)
         config.experiment_working_directory = str(folder)
         experiment = NasExperiment(space, evaluator, strategy, config)
         try:
-            experiment.run()
+            completed = experiment.run()
         finally:
             experiment.stop()
+        if not completed:  # NNI swallows the interruption and would export what there is so far
+            raise KeyboardInterrupt
         sample: dict[str, Any] = experiment.export_top_models(formatter="dict")[0]
     else:
         strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())

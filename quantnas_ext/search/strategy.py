@@ -25,7 +25,6 @@ from quantnas_ext.search.objective import Penalty, SearchObjective
 from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer
 from quantnas_ext.search.relaxation import Relaxation, RelaxationName
 from quantnas_ext.search.search_quantization import Evaluation, Mode, SearchQuantization
-from quantnas_ext.search.selection import ArchitectureSelector
 from quantnas_ext.search.supernet import MixedLayerChoice
 from quantnas_ext.search.supernet_context import SupernetContext
 
@@ -145,8 +144,7 @@ class QuantNAS(DARTS):
             raise InputError(f"QuantNAS searches an nni.nas.nn.pytorch.ModelSpace, not a {type(model).__name__}")
         if is_supernet(model):
             raise InputError(f"this {type(model).__name__} is a supernet already; give each search a new model space")
-        distribution = ArchitectureDistribution(ChoiceTree.of(model), self.relaxation)
-        objective = SearchObjective(self.costs, self.entropy, model, distribution, self.regularizer)
+        distribution, objective = self._objective_of(model)
         self._searched = SupernetContext(distribution, self.quantization, objective.most_likely), objective
         self._arch_parameters = dict(distribution.logits.items())
         # DARTS.mutate_model would create logits of its own.
@@ -244,16 +242,18 @@ class QuantNAS(DARTS):
         return list(itertools.islice(self.objective.ranked(), k))
 
     def check(self, space: ModelSpace) -> None:
-        """Refuse costs of another space, and budgets that no architecture of ``space`` keeps; it is left as it is.
+        """Refuse a space and costs that a search would refuse; the space is left as it is.
 
         Raises:
-            InputError: as ``ArchitectureSelector``, or when a cost cannot be counted on this space.
+            InputError: as ``mutate_model``.
         """
-        terms = [(goal, goal.cost.terms(space)) for goal in self.costs]
-        limited = [(goal, of) for goal, of in terms if isinstance(goal, Budget)]
-        if limited:
-            budgets, of_budgets = zip(*limited, strict=True)
-            ArchitectureSelector(ChoiceTree.of(space), budgets, of_budgets)
+        with torch.random.fork_rng(devices=[]):  # logits start at random; a search is the same with and without a check
+            self._objective_of(space)
+
+    def _objective_of(self, space: ModelSpace) -> tuple[ArchitectureDistribution, SearchObjective]:
+        """New logits of a space, and what a search of it minimises."""
+        distribution = ArchitectureDistribution(ChoiceTree.of(space), self.relaxation)
+        return distribution, SearchObjective(self.costs, self.entropy, space, distribution, self.regularizer)
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,20 @@ def check_new_file(path: str | Path) -> None:
     """Check, before long work, that a result can be written.
 
     Raises:
-        InputError: The file exists already, or its folder does not.
+        InputError: The file exists already, its folder does not, or nothing can be written there.
     """
     path = Path(path)
-    if path.exists():
-        raise InputError(f"'{path}' already exists; name another file or delete this one first")
-    if not path.parent.is_dir():
-        raise InputError(f"'{path}' cannot be written: folder '{path.parent}' does not exist; make it or name another")
+    try:
+        if path.exists():
+            raise InputError(f"'{path}' already exists; name another file or delete this one first")
+        if not path.parent.is_dir():
+            folder = path.parent
+            raise InputError(f"'{path}' cannot be written: folder '{folder}' does not exist; make it or name another")
+        # Only trying tells: permissions say nothing of read-only file systems.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written ({error.strerror}); name a file in another folder") from error
 
 
 def write_json(result: Mapping[str, Any], path: str | Path) -> None:

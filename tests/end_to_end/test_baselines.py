@@ -116,6 +116,13 @@ def test_two_steps_keep_the_operations_of_the_first_and_the_budget_in_the_second
     QuantNASNetwork(str(run / "precisions/architecture.yaml"), weights=str(run / "precisions/weights.safetensors"))
 
 
+def test_the_first_of_two_steps_has_the_budgets_of_full_precision(config: Path) -> None:
+    limits = ["search.bitops_budget=9e7", "search.bytes_budget=4e3"]
+    first = baseline.step_one(load_config(config, limits)).search
+    assert first.bitops_budget == pytest.approx(9e7 * 32 * 32 / 32)  # the geometric mean of 4 * 4 and 8 * 8
+    assert first.bytes_budget == pytest.approx(4e3 * 32 / 32**0.5)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_nnis_darts_fills_a_run_folder(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "darts"
@@ -144,7 +151,12 @@ def test_nnis_darts_fills_a_run_folder(config: Path, tmp_path: Path) -> None:
         ("two_step --set run=NEW --set data.train=[absent]", "absent"),
         ("two_step --set run=NEW --set search.operations=ARCHITECTURE", "set 'search.operations' to null"),
         ("two_step --set run=FOLDER", "already holds a run"),
+        ("random --count 2 --output NEW --set search.bytes_budget=1", "budget of 1 bytes"),
+        ("random --count 2 --output NEW --set search.operations=ARCHITECTURE", "set 'search.operations' to null"),
+        ("two_step --set run=NEW --set search.bytes_budget=1", "budget of 1 bytes"),
         ("darts --set run=NEW --set search.bitops_budget=1e8", "keeps no budget"),
+        ("darts --set run=NEW --set search.bytes_budget=1e4", "set 'search.bytes_budget' to null"),
+        ("darts --set run=NEW --set search.operations=ARCHITECTURE", "set 'search.operations' to null"),
         ("darts --set run=NEW --set data.train=[]", "there is nothing to search on"),
         ("darts --set run=NEW --set space.name=sr_rfdn --set 'space.arguments={scale: 2, width: 12}'", "15"),
         ("darts --set run=NEW --set search.epoch=3", "did you mean 'search.epochs'"),
@@ -180,7 +192,10 @@ def test_bad_input_is_named_and_leaves_nothing_behind(
 
 @pytest.mark.parametrize(
     ("file", "sentence"),
-    [("absent.yaml", "'absent.yaml' does not exist"), ("OTHER", "no operation for block 'head_2'")],
+    [
+        ("absent.yaml", "'absent.yaml' does not exist"),
+        ("OTHER", "search.operations.* no operation for block 'head_2'"),
+    ],
 )
 def test_a_search_refuses_operations_that_are_not_those_of_its_space(
     config: Path, tmp_path: Path, file: str, sentence: str

@@ -303,4 +303,7 @@ def test_penalties_without_a_finite_weight_or_without_anything_to_count_are_refu
         with pytest.raises(InputError, match="weight .* of a penalty on bitops is not a finite number"):
             Penalty(COST, weight)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="penalty on bitops needs a space in which something has such a cost"):
-        QuantNAS(costs=[Penalty(COST, 0.1)]).mutate_model(Costless())
+        QuantNAS(costs=[Penalty(COST, 0.1)]).check(Costless())
+    space, before = tiny_space(), torch.get_rng_state()
+    QuantNAS(costs=[Penalty(COST, 0.1)]).check(space)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -54,6 +54,8 @@ def test_the_recipe_measures_and_every_bad_input_is_refused_before_anything_is_w
     for arguments, reason in {
         ("table.json",): "'table.json' already exists",
         ("new/table.json",): "folder 'new' does not exist",
+        ("/proc/table.json",): "cannot be written",
+        ("x" * 300,): "cannot be written",
         ("new.json", "--side", "0"): "--side 0 is not possible",
         ("new.json", "--set", "space.arguments.widht=3"): "did you mean 'width'",
     }.items():
