@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,13 @@ class Placement:
     Attributes:
         start: first of its output channels there.
         channels: number of its output channels.
-        window: rows and columns it takes, centred.
+        window: first, end and step of the rows and of the columns it takes, centred.
         groups: of the convolution, a multiple of those of the merged one.
     """
 
     start: int
     channels: int
-    window: tuple[slice, slice]
+    window: tuple[tuple[int, int, int], ...]
     groups: int
 
 
@@ -40,21 +41,35 @@ class MergedShape:
         for whole, size, step in zip(self.size[2:], weight.shape[2:], dilation, strict=True):
             extent = step * (size - 1) + 1
             first = (whole - extent) // 2
-            windows.append(slice(first, first + extent, step))
-        return Placement(start, weight.shape[0], (windows[0], windows[1]), groups)
+            windows.append((first, first + extent, step))
+        return Placement(start, weight.shape[0], tuple(windows), groups)
 
 
-def kernel_view(merged: Tensor, shape: MergedShape, placement: Placement) -> Tensor:
-    """The entries of a merged kernel that one convolution's kernel stands for, as a view.
-
-    Returns:
-        The convolution's weight as ``by_groups`` has it.
-    """
-    rows, columns = placement.window
+@functools.cache
+def _strides(shape: MergedShape, placement: Placement) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Size, strides and offset of the entries of a placement in a contiguous merged kernel."""
+    rows, columns = (slice(*window) for window in placement.window)
+    merged = torch.empty(shape.size, device="meta")
     view = merged[placement.start : placement.start + placement.channels, :, rows, columns]
     many = placement.groups // shape.groups
     view = view.unflatten(0, (shape.groups, many, -1)).unflatten(3, (many, -1))
-    return view.diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    view = view.diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    return tuple(view.shape), view.stride(), int(view.storage_offset())
+
+
+def kernel_view(merged: Tensor, shape: MergedShape, placement: Placement) -> Tensor:
+    """The entries of merged kernels that one convolution's kernel stands for, as a view.
+
+    Args:
+        merged: ``[kernels, *shape.size]``, contiguous.
+        shape: of each kernel.
+        placement: of the convolution in them.
+
+    Returns:
+        ``[kernels, ...]``: for each the convolution's weight as ``by_groups`` has it.
+    """
+    size, strides, offset = _strides(shape, placement)
+    return merged.as_strided((len(merged), *size), (merged.stride(0), *strides), merged.storage_offset() + offset)
 
 
 def by_groups(weight: Tensor, shape: MergedShape, placement: Placement) -> Tensor:
@@ -69,7 +84,7 @@ def by_groups(weight: Tensor, shape: MergedShape, placement: Placement) -> Tenso
 
 
 class _MergedKernels(torch.autograd.Function):
-    """Both kernels at once, without keeping what is between weights and kernels."""
+    """All kernels at once, without keeping what is between weights and kernels."""
 
     @staticmethod
     def forward(
@@ -78,46 +93,35 @@ class _MergedKernels(torch.autograd.Function):
         placements: Sequence[Placement],
         units: Sequence[Tensor] | None,
         factors: Tensor,
-        second_factors: Tensor | None,
         scales: Tensor | None,
         *weights: Tensor,
-    ) -> tuple[Tensor, Tensor | None]:
-        ctx.save_for_backward(factors, second_factors, scales, *weights)
+    ) -> Tensor:
+        ctx.save_for_backward(factors, scales, *weights)
         ctx.shape, ctx.placements, ctx.units = shape, placements, units
-        first = weights[0].new_zeros(shape.size)
-        second = None if second_factors is None else torch.zeros_like(first)
+        merged = weights[0].new_zeros((len(factors), *shape.size))
+        of_weights = factors.to(merged.dtype)[..., None, None, None, None, None, None].unbind(1)
         for index, placement in enumerate(placements):
             weight = by_groups(_noisy(weights[index], scales, units, index), shape, placement)
-            kernel_view(first, shape, placement).addcmul_(weight, factors[index].to(weight.dtype))
-            if second is not None and second_factors is not None:
-                kernel_view(second, shape, placement).addcmul_(weight, second_factors[index].to(weight.dtype))
-        return first, second
+            kernel_view(merged, shape, placement).addcmul_(weight, of_weights[index])
+        return merged
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        first, second = gradients
-        shape = ctx.shape
-        factors, second_factors, scales, *weights = ctx.saved_tensors
-        _, _, _, need_factors, need_second, need_scales, *need_weights = ctx.needs_input_grad
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        shape, merged = ctx.shape, gradients[0].contiguous()
+        factors, scales, *weights = ctx.saved_tensors
+        _, _, _, need_factors, need_scales, *need_weights = ctx.needs_input_grad
+        of_weights = factors.to(merged.dtype)[..., None, None, None, None, None, None].unbind(1)
         for_factors: list[Tensor] = []
-        for_second: list[Tensor] = []
         for_scales: list[Tensor] = []
         for_weights: list[Tensor | None] = []
         for index, placement in enumerate(ctx.placements):
-            of_first = kernel_view(first, shape, placement)
-            of_second = None if second is None else kernel_view(second, shape, placement)
-            if need_factors or need_second:
-                noisy = _noisy(weights[index], scales, ctx.units, index)
-                weight = by_groups(noisy, shape, placement)
-                if need_factors:
-                    for_factors.append((of_first * weight).sum())
-                if need_second and of_second is not None:
-                    for_second.append((of_second * weight).sum())
+            view = kernel_view(merged, shape, placement)
+            if need_factors:
+                weight = by_groups(_noisy(weights[index], scales, ctx.units, index), shape, placement)
+                for_factors.append((view * weight).flatten(1).sum(1))
             gradient = None
             if need_weights[index] or need_scales:
-                gradient = of_first * factors[index].to(first.dtype)
-                if of_second is not None:
-                    gradient.addcmul_(of_second, second_factors[index].to(first.dtype))
+                gradient = (view * of_weights[index]).sum(0) if len(merged) > 1 else view[0] * of_weights[index][0]
             if need_scales and gradient is not None:
                 for_scales.append((gradient * by_groups(ctx.units[index], shape, placement)).sum())
             for_weights.append(gradient.flatten(0, 2) if gradient is not None and need_weights[index] else None)
@@ -125,8 +129,7 @@ class _MergedKernels(torch.autograd.Function):
             None,
             None,
             None,
-            torch.stack(for_factors).to(factors.dtype) if for_factors else None,
-            torch.stack(for_second).to(second_factors.dtype) if for_second else None,
+            torch.stack(for_factors, dim=1).to(factors.dtype) if for_factors else None,
             torch.stack(for_scales).to(scales.dtype) if for_scales else None,
             *for_weights,
         )
@@ -145,10 +148,9 @@ def merged_kernels(
     weights: Sequence[Tensor],
     factors: Tensor,
     *,
-    second_factors: Tensor | None = None,
     scales: Tensor | None = None,
     units: Sequence[Tensor] | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, ...]:
     """``sum_k factor_k (W_k + scale_k e_k)``, every kernel padded with zeros to the merged shape.
 
     Convolution is linear: ``sum_k p_k conv(x, W_k) = conv(x, sum_k p_k W_k)``.
@@ -157,13 +159,12 @@ def merged_kernels(
         shape: of the merged kernel.
         placements: where every weight goes.
         weights: ``[C_out_k, C_in / groups_k, ...]`` each.
-        factors: ``[K]``.
-        second_factors: ``[K]`` for a second kernel of the same weights and noise; None for none.
+        factors: ``[kernels, K]``; each row makes a kernel of the same weights and noise.
         scales: ``[K]`` steps of the weights' noise; None for no noise.
         units: unit noise, shape of each weight; with ``scales``.
 
     Returns:
-        The kernel and the second one or None, differentiable in weights, factors and scales.
+        The kernels, differentiable in weights, factors and scales.
     """
-    first, second = _MergedKernels.apply(shape, placements, units, factors, second_factors, scales, *weights)
-    return first, second
+    merged: Tensor = _MergedKernels.apply(shape, placements, units, factors, scales, *weights)
+    return merged.unbind()

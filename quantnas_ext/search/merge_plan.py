@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import cast
 
 from torch import nn
 
-from quantnas_ext.quantization.merged_kernels import MergedShape
+from quantnas_ext.quantization.merged_kernels import MergedShape, Placement
 from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 
 
@@ -58,6 +59,15 @@ class Merger:
     candidates: tuple[Candidate, ...]
     shape: MergedShape
     starts: dict[int, int]
+
+    @functools.cached_property
+    def placements(self) -> list[Placement]:
+        """Where the candidates' kernels stand in the merged one, in their order."""
+        layers = [(candidate, cast(MixedQuantConv2d, candidate.only)) for candidate in self.candidates]
+        return [
+            self.shape.place(self.starts[candidate.block], layer.weight, layer.dilation, layer.groups)
+            for candidate, layer in layers
+        ]
 
     @property
     def padding(self) -> tuple[int, int]:

@@ -139,7 +139,7 @@ class _Evaluation:
         elif self.noisy:
             output = self._noise(merger, layers, probabilities)
         else:
-            kernel, _ = self._kernels(merger, layers, [layer.weight for layer in layers], probabilities)
+            (kernel,) = self._kernels(merger, [layer.weight for layer in layers], probabilities[None])
             output = self._convolve(self.source.plain, kernel, merger)
         for block, start in merger.starts.items():
             width = next(la.out_channels for c, la in zip(merger.candidates, layers, strict=True) if c.block == block)
@@ -160,13 +160,12 @@ class _Evaluation:
         }
         weights = [layer.weight for layer in layers]
         if source.noisy is not None:
-            kernel, _ = self._kernels(merger, layers, weights, probabilities, **noise)
+            (kernel,) = self._kernels(merger, weights, probabilities[None], **noise)
             return self._convolve(source.noisy, kernel, merger)
         signs = context.bank.take([len(layers)], probabilities).sign()
         steps = torch.stack([of_inputs[layer.row] for layer in layers]) * source.span
-        noise["second_factors"] = probabilities * signs * steps
-        kernel, noise_kernel = self._kernels(merger, layers, weights, probabilities, **noise)
-        assert noise_kernel is not None
+        factors = torch.stack([probabilities, probabilities * signs * steps])
+        kernel, noise_kernel = self._kernels(merger, weights, factors, **noise)
         output = self._convolve(source.plain, kernel, merger)
         if context.quantization.masked:
             unit = context.unit_noise(source.plain) * (source.plain != 0)
@@ -186,24 +185,13 @@ class _Evaluation:
         for name, terms in by_quantizer.items():
             of = [layers[place] for place, _, _ in terms]
             reduced = Merger(tuple(merger.candidates[place] for place, _, _ in terms), merger.shape, merger.starts)
-            kernel, _ = self._kernels(reduced, of, [k for _, _, k in terms], torch.stack([p for _, p, _ in terms]))
+            (kernel,) = self._kernels(reduced, [k for _, _, k in terms], torch.stack([p for _, p, _ in terms])[None])
             quantized = self.source.quantized(name, of[0].activation_quantizers)
             output = output + self._convolve(quantized, kernel, merger)
         return cast(Tensor, output)
 
-    def _kernels(
-        self,
-        merger: Merger,
-        layers: Sequence[MixedQuantConv2d],
-        weights: Sequence[Tensor],
-        factors: Tensor,
-        **noise: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        placements = [
-            merger.shape.place(merger.starts[candidate.block], layer.weight, layer.dilation, layer.groups)
-            for candidate, layer in zip(merger.candidates, layers, strict=True)
-        ]
-        return merged_kernels(merger.shape, placements, weights, factors, **noise)
+    def _kernels(self, merger: Merger, weights: Sequence[Tensor], factors: Tensor, **noise: Any) -> tuple[Tensor, ...]:
+        return merged_kernels(merger.shape, merger.placements, weights, factors, **noise)
 
     @staticmethod
     def _convolve(x: Tensor, kernel: Tensor, merger: Merger) -> Tensor:
