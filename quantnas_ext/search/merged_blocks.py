@@ -139,7 +139,9 @@ class _Evaluation:
         elif self.noisy:
             output = self._noise(merger, layers, probabilities)
         else:
-            (kernel,) = self._kernels(merger, [layer.weight for layer in layers], probabilities[None])
+            (kernel,) = merged_kernels(
+                merger.shape, merger.placements, [layer.weight for layer in layers], probabilities[None]
+            )
             output = self._convolve(self.source.plain, kernel, merger)
         for block, start in merger.starts.items():
             width = next(la.out_channels for c, la in zip(merger.candidates, layers, strict=True) if c.block == block)
@@ -160,12 +162,12 @@ class _Evaluation:
         }
         weights = [layer.weight for layer in layers]
         if source.noisy is not None:
-            (kernel,) = self._kernels(merger, weights, probabilities[None], **noise)
+            (kernel,) = merged_kernels(merger.shape, merger.placements, weights, probabilities[None], **noise)
             return self._convolve(source.noisy, kernel, merger)
         signs = context.bank.take([len(layers)], probabilities).sign()
         steps = torch.stack([of_inputs[layer.row] for layer in layers]) * source.span
         factors = torch.stack([probabilities, probabilities * signs * steps])
-        kernel, noise_kernel = self._kernels(merger, weights, factors, **noise)
+        kernel, noise_kernel = merged_kernels(merger.shape, merger.placements, weights, factors, **noise)
         output = self._convolve(source.plain, kernel, merger)
         if context.quantization.masked:
             unit = context.unit_noise(source.plain) * (source.plain != 0)
@@ -183,15 +185,12 @@ class _Evaluation:
                     by_quantizer.setdefault(name, []).append((place, self._probability(candidate) * p, kernel))
         output: Any = 0
         for name, terms in by_quantizer.items():
-            of = [layers[place] for place, _, _ in terms]
-            reduced = Merger(tuple(merger.candidates[place] for place, _, _ in terms), merger.shape, merger.starts)
-            (kernel,) = self._kernels(reduced, [k for _, _, k in terms], torch.stack([p for _, p, _ in terms])[None])
-            quantized = self.source.quantized(name, of[0].activation_quantizers)
+            places, factors, kernels = zip(*terms, strict=True)
+            placements = [merger.placements[place] for place in places]
+            (kernel,) = merged_kernels(merger.shape, placements, kernels, torch.stack(factors)[None])
+            quantized = self.source.quantized(name, layers[places[0]].activation_quantizers)
             output = output + self._convolve(quantized, kernel, merger)
         return cast(Tensor, output)
-
-    def _kernels(self, merger: Merger, weights: Sequence[Tensor], factors: Tensor, **noise: Any) -> tuple[Tensor, ...]:
-        return merged_kernels(merger.shape, merger.placements, weights, factors, **noise)
 
     @staticmethod
     def _convolve(x: Tensor, kernel: Tensor, merger: Merger) -> Tensor:
