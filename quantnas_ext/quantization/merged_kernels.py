@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,41 +46,63 @@ class MergedShape:
 
 
 @functools.cache
-def _strides(shape: MergedShape, placement: Placement) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Size, strides and offset of the entries of a placement in a contiguous merged kernel."""
+def _strides(
+    shape: MergedShape, placement: Placement, channels_last: bool
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Size, strides and offset of the entries of a placement in a merged kernel that lies in one of two orders."""
     rows, columns = (slice(*window) for window in placement.window)
-    merged = torch.empty(shape.size, device="meta")
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    merged = torch.empty(shape.size, device="meta", memory_format=memory_format)
     view = merged[placement.start : placement.start + placement.channels, :, rows, columns]
     many = placement.groups // shape.groups
     view = view.unflatten(0, (shape.groups, many, -1)).unflatten(3, (many, -1))
     view = view.diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    if channels_last:
+        view = view.movedim(3, -1)
     return tuple(view.shape), view.stride(), int(view.storage_offset())
 
 
-def kernel_view(merged: Tensor, shape: MergedShape, placement: Placement) -> Tensor:
-    """The entries of merged kernels that one convolution's kernel stands for, as a view.
+class _Layout(NamedTuple):
+    """In which order weights lie in memory, and with them the kernel they are merged into."""
 
-    Args:
-        merged: ``[kernels, *shape.size]``, contiguous.
-        shape: of each kernel.
-        placement: of the convolution in them.
+    channels_last: bool
 
-    Returns:
-        ``[kernels, ...]``: for each the convolution's weight as ``by_groups`` has it.
-    """
-    size, strides, offset = _strides(shape, placement)
-    return merged.as_strided((len(merged), *size), (merged.stride(0), *strides), merged.storage_offset() + offset)
+    @classmethod
+    def of(cls, weights: Sequence[Tensor]) -> _Layout:
+        """Channels last where any weight has them last; those of 1x1 kernels lie both ways."""
+        return cls(
+            any(not w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+        )
 
+    def in_order(self, weight: Tensor) -> Tensor:
+        """``[C_out, C_in, k, l]`` with its dimensions in the order of memory."""
+        return weight.permute(0, 2, 3, 1) if self.channels_last else weight
 
-def by_groups(weight: Tensor, shape: MergedShape, placement: Placement) -> Tensor:
-    """A weight as ``[groups, m, C_out / (groups m), C_in / (groups m), k, l]``, a view.
+    def in_usual_order(self, flat: Tensor, like: Tensor) -> Tensor:
+        """A vector in the order of memory as ``[C_out, C_in, k, l]``, the shape of ``like``."""
+        if not self.channels_last:
+            return flat.view(like.shape)
+        outputs, inputs, height, width = like.shape
+        return flat.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
-    Args:
-        weight: of a convolution that has m groups for each group of the merged kernel: a block diagonal there.
-        shape: of the merged kernel.
-        placement: of the convolution in it.
-    """
-    return weight.unflatten(0, (shape.groups, placement.groups // shape.groups, -1))
+    def flat(self, weight: Tensor) -> Tensor:
+        """As a vector."""
+        return self.in_order(weight).reshape(-1)
+
+    def entries(self, merged: Tensor, shape: MergedShape, placement: Placement) -> Tensor:
+        """What one convolution's weight stands for in merged kernels, in the order of memory, as a view.
+
+        Args:
+            merged: memory of ``[kernels, *shape.size]`` without gaps in this layout.
+            shape: of each kernel.
+            placement: of the convolution in them.
+
+        Returns:
+            ``[kernels, groups, m, C_out / (groups m), ...]``: a convolution that has m groups for each group of the
+            merged one is a block diagonal there.
+        """
+        size, strides, offset = _strides(shape, placement, self.channels_last)
+        return merged.as_strided((len(merged), *size), (merged.stride(0), *strides), merged.storage_offset() + offset)
 
 
 class _MergedKernels(torch.autograd.Function):
@@ -98,48 +120,54 @@ class _MergedKernels(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(factors, scales, *weights)
         ctx.shape, ctx.placements, ctx.units = shape, placements, units
-        merged = weights[0].new_zeros((len(factors), *shape.size))
+        ctx.layout = layout = _Layout.of(weights)
+        outputs, inputs, height, width = shape.size
+        size = (outputs, height, width, inputs) if layout.channels_last else shape.size
+        merged = weights[0].new_zeros((len(factors), *size))
         of_weights = factors.to(merged.dtype)[..., None, None, None, None, None, None].unbind(1)
+        steps = None if scales is None else scales.to(merged.dtype).unbind()
         for index, placement in enumerate(placements):
-            weight = by_groups(_noisy(weights[index], scales, units, index), shape, placement)
-            kernel_view(merged, shape, placement).addcmul_(weight, of_weights[index])
-        return merged
+            weight = layout.in_order(weights[index])
+            if steps is not None and units is not None:
+                weight = torch.addcmul(weight, layout.in_order(units[index]), steps[index])
+            entries = layout.entries(merged, shape, placement)
+            entries.addcmul_(weight.reshape(entries.shape[1:]), of_weights[index])
+        return merged.permute(0, 1, 4, 2, 3) if layout.channels_last else merged
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        shape, merged = ctx.shape, gradients[0].contiguous()
-        factors, scales, *weights = ctx.saved_tensors
-        _, _, _, need_factors, need_scales, *need_weights = ctx.needs_input_grad
-        of_weights = factors.to(merged.dtype)[..., None, None, None, None, None, None].unbind(1)
-        for_factors: list[Tensor] = []
-        for_scales: list[Tensor] = []
-        for_weights: list[Tensor | None] = []
-        for index, placement in enumerate(ctx.placements):
-            view = kernel_view(merged, shape, placement)
-            if need_factors:
-                weight = by_groups(_noisy(weights[index], scales, ctx.units, index), shape, placement)
-                for_factors.append((view * weight).flatten(1).sum(1))
-            gradient = None
-            if need_weights[index] or need_scales:
-                gradient = (view * of_weights[index]).sum(0) if len(merged) > 1 else view[0] * of_weights[index][0]
-            if need_scales and gradient is not None:
-                for_scales.append((gradient * by_groups(ctx.units[index], shape, placement)).sum())
-            for_weights.append(gradient.flatten(0, 2) if gradient is not None and need_weights[index] else None)
-        return (
-            None,
-            None,
-            None,
-            torch.stack(for_factors, dim=1).to(factors.dtype) if for_factors else None,
-            torch.stack(for_scales).to(scales.dtype) if for_scales else None,
-            *for_weights,
-        )
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            return _gradients(ctx, gradients[0])
 
 
-def _noisy(weight: Tensor, scales: Tensor | None, units: Sequence[Tensor] | None, index: int) -> Tensor:
-    """A weight with its noise."""
-    if scales is None or units is None:
-        return weight
-    return torch.addcmul(weight, units[index], scales[index].to(weight.dtype))
+def _gradients(ctx: Any, merged: Tensor) -> tuple[Any, ...]:
+    """Of all inputs, out of that of the merged kernels."""
+    layout = ctx.layout
+    merged = (merged.permute(0, 1, 3, 4, 2) if layout.channels_last else merged).contiguous()
+    factors, scales, *weights = ctx.saved_tensors
+    _, _, _, need_factors, need_scales, *need_weights = ctx.needs_input_grad
+    of_weights = factors.to(merged.dtype).unbind(1)
+    noisy = scales is not None and ctx.units is not None and (need_factors or need_scales)
+    along_weights: list[Tensor] = []
+    along_units: list[Tensor] = []
+    for_weights: list[Tensor | None] = []
+    for index, placement in enumerate(ctx.placements):
+        entries = layout.entries(merged, ctx.shape, placement).reshape(len(merged), -1)
+        if need_factors:
+            along_weights.append(torch.mv(entries, layout.flat(weights[index])))
+        if noisy:
+            along_units.append(torch.mv(entries, layout.flat(ctx.units[index])))
+        gradient = torch.mv(entries.t(), of_weights[index]) if need_weights[index] else None
+        for_weights.append(gradient if gradient is None else layout.in_usual_order(gradient, weights[index]))
+    for_factors = for_scales = None
+    if need_factors:
+        for_factors = torch.stack(along_weights, dim=1).to(factors.dtype)
+    if noisy:
+        of_units = torch.stack(along_units, dim=1).to(factors.dtype)
+        if for_factors is not None:
+            for_factors = for_factors + of_units * scales
+        for_scales = (factors * of_units).sum(0).to(scales.dtype)
+    return None, None, None, for_factors, for_scales, *for_weights
 
 
 def merged_kernels(
@@ -167,4 +195,4 @@ def merged_kernels(
         The kernels, differentiable in weights, factors and scales.
     """
     merged: Tensor = _MergedKernels.apply(shape, placements, units, factors, scales, *weights)
-    return merged.unbind()
+    return (merged.squeeze(0),) if len(merged) == 1 else merged.unbind()

@@ -27,11 +27,27 @@ def relative_steps(bits: Sequence[int]) -> Tensor:
     return torch.tensor([0.0 if b == FULL_PRECISION_BITS else 1.0 / (2**b - 1) for b in bits])
 
 
+def is_dense(x: Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps, in the usual order or with the channels last."""
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def flattened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors of one shape as vectors with the same order of elements: that of memory, where they share it.
+
+    Args:
+        tensors: without gradients. Dense ones of the same strides become views, whichever their memory format.
+    """
+    first = tensors[0]
+    if is_dense(first) and all(tensor.stride() == first.stride() for tensor in tensors[1:]):
+        return tuple(tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors)
+    return tuple(tensor.flatten() for tensor in tensors)
+
+
 def value_range(x: Tensor) -> Tensor:
     """``max x - min x`` over the whole tensor: a float32 scalar without gradient."""
-    # In the order of memory: aminmax would copy what lies otherwise, such as channels last.
-    order = sorted(range(x.dim()), key=x.stride, reverse=True)
-    low, high = torch.aminmax(x.detach().permute(order))
+    (flat,) = flattened(x.detach())  # aminmax would copy what has its channels last
+    low, high = torch.aminmax(flat)
     return high.float() - low.float()
 
 
@@ -86,10 +102,11 @@ def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False) 
     Returns:
         Same shape and dtype as ``x``. Gradients flow to ``x`` and ``scale``.
     """
-    noise = noise.to(x.dtype)
+    if noise.dtype != x.dtype:
+        noise = noise.to(x.dtype)
     if masked:
         noise = noise * (x != 0)
-    return torch.addcmul(x, noise, scale.to(x.dtype))
+    return torch.addcmul(x, noise, scale if scale.dtype == x.dtype else scale.to(x.dtype))
 
 
 def add_quantization_noise(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from quantnas_ext.errors import unknown_name
-from quantnas_ext.quantization.noise import NOISE_VARIANCE, NoiseDistribution, unit_noise_
+from quantnas_ext.quantization.noise import NOISE_VARIANCE, NoiseDistribution, is_dense, unit_noise_
 
 CHUNK = 2**16
 """Numbers that are renewed together."""
@@ -18,11 +17,14 @@ CHUNK = 2**16
 PERIOD = 16
 """Steps in which every chunk is renewed once."""
 
-REACH = 2**20
-"""Slices begin in the first so many numbers."""
+OFFSET_BITS = 16
+"""Slices begin at one of 2 to the power of this places."""
 
 ALIGNMENT = 16
-"""Slices begin at multiples of this, as vector instructions like it."""
+"""The places are multiples of this, as vector instructions like it."""
+
+REACH = 2**OFFSET_BITS * ALIGNMENT
+"""Slices begin in the first so many numbers."""
 
 
 class NoiseBank:
@@ -66,28 +68,23 @@ class NoiseBank:
         for device in self._buffers:
             self._renew(device)
 
-    def take(self, shape: Sequence[int], like: Tensor, *, channels_last: bool = False) -> Tensor:
-        """Noise of a shape: a view of the buffer where ``like`` is float32, good until the next ``begin``.
+    def take(self, like: Tensor) -> Tensor:
+        """Noise of a tensor's shape, device and dtype: a view of the buffer for float32, good until the next ``begin``.
 
         Without ``begin``, the first call begins with torch's seed.
 
         Args:
-            shape: of the noise.
-            like: gives device and dtype.
-            channels_last: whether four dimensions lie in memory with the channels last.
+            like: the tensor. Its memory format is that of the noise too.
         """
         if self._key is None:
             self.begin(torch.initial_seed(), 0, 0, 0)
-        count = math.prod(shape)
-        buffer = self._buffer(like.device, REACH + count)
-        offset = self._offsets.randrange(REACH // ALIGNMENT) * ALIGNMENT
-        flat = buffer[offset : offset + count]
-        if channels_last:
-            samples, channels, height, width = shape
-            noise = flat.view(samples, height, width, channels).permute(0, 3, 1, 2)
+        buffer = self._buffer(like.device, REACH + like.numel())
+        offset = self._offsets.getrandbits(OFFSET_BITS) * ALIGNMENT
+        if is_dense(like):
+            noise = buffer.as_strided(like.shape, like.stride(), offset)
         else:
-            noise = flat.view(*shape)
-        return noise.to(like.dtype)
+            noise = buffer[offset : offset + like.numel()].view(like.shape)
+        return noise if noise.dtype == like.dtype else noise.to(like.dtype)
 
     @property
     def step(self) -> int:

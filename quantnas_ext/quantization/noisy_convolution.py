@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantnas_ext.quantization.noise import add_noise
+from quantnas_ext.quantization.noise import add_noise, flattened
 
 SHARE = 4
 """Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
+
+STRIDE = 3
+"""There, on every STRIDE-th row and column of the output; prime to the factors of pixel shuffle 2 and 4."""
 
 
 class Geometry(NamedTuple):
@@ -24,10 +27,22 @@ class Geometry(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Noise for one tensor: a scalar step, which may carry a gradient, and unit noise of the tensor's shape."""
+    """Noise for one tensor.
+
+    Attributes:
+        scale: scalar step, which may carry a gradient.
+        unit: unit noise of the tensor's shape.
+        span: scalar without gradient that the step is in units of; None for 1.
+    """
 
     scale: Tensor
     unit: Tensor
+    span: Tensor | None = None
+
+    @property
+    def step(self) -> Tensor:
+        """The step in the units of the tensor."""
+        return self.scale if self.span is None else self.scale * self.span
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
@@ -49,79 +64,56 @@ class _NoisyConvolution(torch.autograd.Function):
         factor: Tensor | None,
         x_scale: Tensor | None,
         weight_scale: Tensor | None,
-        x_noise: Tensor | None,
-        weight_noise: Tensor | None,
+        x_noise: Noise | None,
+        weight_noise: Noise | None,
         masked: bool,
         geometry: Geometry,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, bias, factor, x_scale, weight_scale)
+        ctx.save_for_backward(x, weight, bias, factor)
         # Views of a buffer that stays as it is until the next phase: kept without being counted as saved tensors.
-        ctx.noises, ctx.masked, ctx.geometry = (x_noise, weight_noise), masked, geometry
-        ctx.dtype = autocast_dtype(x)
-        noisy_x = _noisy_input(x, x_scale, x_noise, ctx)
-        _, kernel = _noisy_kernel(weight, factor, weight_scale, ctx)
+        ctx.noises = x_noise, weight_noise
+        ctx.masked, ctx.geometry, ctx.dtype = masked, geometry, autocast_dtype(x)
+        noisy_x = _noisy_input(x, ctx)
+        _, kernel = _noisy_kernel(weight, factor, ctx)
         if bias is not None:
             bias = (bias if factor is None else bias * factor).to(ctx.dtype)
-        if ctx.dtype == x.dtype:  # entering a context takes longer than some convolutions
-            return F.conv2d(noisy_x, kernel, bias, *geometry)
-        with torch.autocast(x.device.type, enabled=False):
-            return F.conv2d(noisy_x, kernel, bias, *geometry)
+        return _convolve(noisy_x, kernel, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, weight, bias, factor, x_scale, weight_scale = ctx.saved_tensors
+        x, weight, bias, factor = ctx.saved_tensors
         x_noise, weight_noise = ctx.noises
         need = ctx.needs_input_grad
-        stride, padding, dilation, groups = ctx.geometry
         exact = need[1] or need[3]
-        # What the gradient of the kernel is taken on.
-        samples = len(x) if exact else -(-len(x) // SHARE) if need[5] else 0
-        noisy_x = _noisy_input(x[:samples], x_scale, None if x_noise is None else x_noise[:samples], ctx)
-        noisy_weight, kernel = _noisy_kernel(weight, factor, weight_scale, ctx)
+        noisy_weight, kernel = _noisy_kernel(weight, factor, ctx)
         for_bias = bias is not None and (need[2] or need[3])
-
-        def gradients_of(inputs: Tensor, mask: list[bool]) -> Any:
-            return torch.ops.aten.convolution_backward(
-                gradient[: len(inputs)],
-                inputs,
-                kernel,
-                [kernel.shape[0]],
-                stride,
-                padding,
-                dilation,
-                False,
-                [0, 0],
-                groups,
-                mask,
-            )
-
-        if exact:
-            x_gradient, kernel_gradient, bias_gradient = gradients_of(noisy_x, [need[0] or need[4], True, for_bias])
-        else:
-            # The input itself takes the place of the noisy one: its gradient depends on its shape alone.
-            x_gradient, kernel_gradient, bias_gradient = gradients_of(
-                x.to(ctx.dtype), [need[0] or need[4], False, for_bias]
-            )
-            if samples:
-                kernel_gradient = gradients_of(noisy_x, [False, True, False])[1] * (len(x) / samples)
+        # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
+        inputs = _noisy_input(x, ctx) if exact else _of_dtype(x, ctx.dtype)
+        mask = [need[0] or need[4], exact, for_bias]
+        x_gradient, kernel_gradient, bias_gradient = torch.ops.aten.convolution_backward(
+            gradient, inputs, kernel, [len(kernel)], *ctx.geometry[:3], False, [0, 0], ctx.geometry.groups, mask
+        )
         results: list[Tensor | None] = [None] * 10
         if need[0]:
-            results[0] = x_gradient.to(x.dtype)
+            results[0] = _of_dtype(x_gradient, x.dtype)
         if need[4]:
-            unit = x_noise * (x != 0) if ctx.masked else x_noise
-            results[4] = _dot(x_gradient, unit)
-        if kernel_gradient is not None:
-            kernel_gradient = kernel_gradient.to(weight.dtype)
+            unit = x_noise.unit * (x != 0) if ctx.masked else x_noise.unit
+            results[4] = _per_scale(_dot(x_gradient, unit), x_noise)
+        if exact:
+            kernel_gradient = _of_dtype(kernel_gradient, weight.dtype)
             if need[3]:
                 results[3] = _dot(kernel_gradient, noisy_weight).to(factor.dtype)
             if factor is not None:
-                kernel_gradient = kernel_gradient * factor.to(weight.dtype)
+                kernel_gradient = kernel_gradient * _of_dtype(factor, weight.dtype)
             results[1] = kernel_gradient if need[1] else None
             if need[5]:
-                results[5] = _dot(kernel_gradient, weight_noise)
+                results[5] = _per_scale(_dot(kernel_gradient, weight_noise.unit), weight_noise)
+        elif need[5]:
+            derivative = _sampled_derivative(x, gradient, ctx)
+            results[5] = _per_scale(derivative if factor is None else derivative * factor, weight_noise)
         if for_bias:
-            bias_gradient = bias_gradient.to(bias.dtype)
+            bias_gradient = _of_dtype(bias_gradient, bias.dtype)
             if need[3]:
                 results[3] = cast(Tensor, results[3]) + _dot(bias_gradient, bias).to(factor.dtype)
             if need[2]:
@@ -129,26 +121,57 @@ class _NoisyConvolution(torch.autograd.Function):
         return tuple(results)
 
 
-def _noisy_input(x: Tensor, scale: Tensor | None, unit: Tensor | None, ctx: Any) -> Tensor:
-    """In the dtype of the computation."""
-    if scale is not None and unit is not None:
-        x = add_noise(x, scale, unit, masked=ctx.masked)
-    return x.to(ctx.dtype)
+def _per_scale(derivative: Tensor, noise: Noise) -> Tensor:
+    """The derivative by the step as one by the scale."""
+    return derivative if noise.span is None else derivative * noise.span
 
 
-def _noisy_kernel(weight: Tensor, factor: Tensor | None, scale: Tensor | None, ctx: Any) -> tuple[Tensor, Tensor]:
+def _of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x.to(dtype)``, at less than the cost of that call where nothing is to be done."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """In the dtype of ``x``."""
+    if not torch.is_autocast_enabled(x.device.type):  # entering a context takes longer than some convolutions
+        return F.conv2d(x, kernel, bias, *geometry)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x, kernel, bias, *geometry)
+
+
+def _noisy_input(x: Tensor, ctx: Any, samples: int | None = None) -> Tensor:
+    """In the dtype of the computation; only the first samples where a number of them is given."""
+    noise = ctx.noises[0]
+    x = x[:samples]
+    if noise is not None:
+        x = add_noise(x, noise.step, noise.unit[:samples], masked=ctx.masked)
+    return _of_dtype(x, ctx.dtype)
+
+
+def _noisy_kernel(weight: Tensor, factor: Tensor | None, ctx: Any) -> tuple[Tensor, Tensor]:
     """The noisy weight, and the same times the factor in the dtype of the computation."""
-    if scale is not None:
-        weight = add_noise(weight, scale, ctx.noises[1])
-    kernel = weight if factor is None else weight * factor.to(weight.dtype)
-    return weight, kernel.to(ctx.dtype)
+    noise = ctx.noises[1]
+    if noise is not None:
+        weight = add_noise(weight, noise.step, noise.unit)
+    kernel = weight if factor is None else weight * _of_dtype(factor, weight.dtype)
+    return weight, _of_dtype(kernel, ctx.dtype)
+
+
+def _sampled_derivative(x: Tensor, gradient: Tensor, ctx: Any) -> Tensor:
+    """Derivative by the step of the weight's noise, estimated on a part of the samples and positions of the output."""
+    samples = -(-len(x) // SHARE)
+    geometry = ctx.geometry._replace(stride=tuple(STRIDE * step for step in ctx.geometry.stride))
+    kernel = _of_dtype(ctx.noises[1].unit, ctx.dtype)
+    output = _convolve(_noisy_input(x, ctx, samples), kernel, None, geometry)
+    part = gradient[:samples, :, ::STRIDE, ::STRIDE]
+    return _dot(output, part) * (gradient.numel() / part.numel())
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Sum of products, a float32 scalar at least."""
     dtype = torch.promote_types(a.dtype, torch.float32)
-    order = sorted(range(a.dim()), key=a.stride, reverse=True)  # of memory, where flattening copies nothing
-    return torch.dot(a.permute(order).flatten().to(dtype), b.permute(order).flatten().to(dtype))
+    a, b = flattened(a, b)
+    return torch.dot(_of_dtype(a, dtype), _of_dtype(b, dtype))
 
 
 def noisy_conv2d(
@@ -177,12 +200,20 @@ def noisy_conv2d(
         masked: leave zeros of ``x`` as they are.
 
     Returns:
-        ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales.
+        ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales. Where neither
+        weight nor factor need a gradient, that of the weight noise's scale is estimated on a part of the output.
     """
-    x_scale, x_unit = x_noise or (None, None)
-    weight_scale, weight_unit = weight_noise or (None, None)
     output: Tensor = _NoisyConvolution.apply(
-        x, weight, bias, factor, x_scale, weight_scale, x_unit, weight_unit, masked, geometry
+        x,
+        weight,
+        bias,
+        factor,
+        None if x_noise is None else x_noise.scale,
+        None if weight_noise is None else weight_noise.scale,
+        x_noise,
+        weight_noise,
+        masked,
+        geometry,
     )
     return output
 
@@ -191,12 +222,13 @@ class _NoisyReLU(torch.autograd.Function):
     """Keeps where the input is positive, a byte an element, or nothing but the output where noise is masked."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, unit: Tensor, masked: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, noise: Noise, masked: bool) -> Tensor:
+        ctx.noise, ctx.masked = noise, masked
         positive = x > 0
         output = x.clamp_min(0)
-        output.addcmul_(unit * positive if masked else unit, scale.to(x.dtype))
+        unit = noise.unit * positive if masked else noise.unit
+        output.addcmul_(unit, _of_dtype(noise.step, x.dtype))
         ctx.save_for_backward(positive)
-        ctx.unit, ctx.masked = unit, masked
         return output
 
     @staticmethod
@@ -206,7 +238,8 @@ class _NoisyReLU(torch.autograd.Function):
         behind = gradient * positive
         scale_gradient = None
         if ctx.needs_input_grad[1]:
-            scale_gradient = _dot(behind if ctx.masked else gradient, ctx.unit)
+            derivative = _dot(behind if ctx.masked else gradient, ctx.noise.unit)
+            scale_gradient = _per_scale(derivative, ctx.noise)
         return behind, scale_gradient, None, None
 
 
@@ -221,5 +254,5 @@ def noisy_relu(x: Tensor, noise: Noise, *, masked: bool = False) -> Tensor:
     Returns:
         Shape and dtype of ``x``, differentiable in ``x`` and the step.
     """
-    output: Tensor = _NoisyReLU.apply(x, noise.scale, noise.unit, masked)
+    output: Tensor = _NoisyReLU.apply(x, noise.scale, noise, masked)
     return output

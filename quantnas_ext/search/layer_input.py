@@ -47,11 +47,11 @@ class LayerInput:
 
     def add_noise(self, context: SupernetContext, scale: Tensor) -> None:
         """Give it noise of a step, in units of its range, that all layers share."""
-        noise = Noise(scale * self.span, context.unit_noise(self._x))
+        unit = context.bank.take(self._x)
         if self._relu:
-            self.noisy = noisy_relu(self._x, noise, masked=context.quantization.masked)
+            self.noisy = noisy_relu(self._x, Noise(scale, unit, self.span), masked=context.quantization.masked)
         else:
-            self.noisy = add_noise(self._x, noise.scale, noise.unit, masked=context.quantization.masked)
+            self.noisy = add_noise(self._x, scale * self.span, unit, masked=context.quantization.masked)
 
     def quantized(self, name: str, quantizers: nn.ModuleDict) -> Tensor:
         """Quantized by the quantizer of a name; those of a name are one and the same for all layers that read it."""

@@ -28,18 +28,23 @@ class Candidate:
     index: int
     module: nn.Module
 
-    @property
+    @functools.cached_property
     def first(self) -> MixedQuantConv2d | None:
         """The convolution behind the ReLU that the candidate begins with, if it does."""
         module = self.module
         begins = type(module) is nn.Sequential and len(module) > 1 and isinstance(module[0], nn.ReLU)
         return module[1] if begins and isinstance(module[1], MixedQuantConv2d) else None  # type: ignore[index]
 
-    @property
+    @functools.cached_property
+    def rest(self) -> list[nn.Module]:
+        """What follows that convolution."""
+        return [] if self.first is None else list(cast(nn.Sequential, self.module))[2:]
+
+    @functools.cached_property
     def only(self) -> MixedQuantConv2d | None:
         """That convolution where it is all there is, and can be merged: odd size, "same" padding, no bias."""
         first = self.first
-        if first is None or len(cast(nn.Sequential, self.module)) > 2 or first.bias is not None:
+        if first is None or self.rest or first.bias is not None:
             return None
         extents = [d * (k - 1) for d, k in zip(first.dilation, first.kernel_size, strict=True)]
         same = all(extent % 2 == 0 for extent in extents) and first.padding == tuple(e // 2 for e in extents)

@@ -110,7 +110,7 @@ class _Evaluation:
         p, first, module = self._probability(candidate), candidate.first, candidate.module
         if first is None:
             return p * module(self.x)
-        rest = list(cast(nn.Sequential, module))[2:]
+        rest = candidate.rest
         if not rest:
             return p * first.compute(self.source) if p.requires_grad else first.compute(self.source, p)
         x = first.compute(self.source)
@@ -158,21 +158,21 @@ class _Evaluation:
         spans = torch.stack([layer.weight_span() for layer in layers])
         noise: dict[str, Any] = {
             "scales": torch.stack([of_weights[layer.row] for layer in layers]) * spans,
-            "units": [context.bank.take(layer.weight.shape, layer.weight) for layer in layers],
+            "units": [context.bank.take(layer.weight) for layer in layers],
         }
         weights = [layer.weight for layer in layers]
         if source.noisy is not None:
             (kernel,) = merged_kernels(merger.shape, merger.placements, weights, probabilities[None], **noise)
             return self._convolve(source.noisy, kernel, merger)
-        signs = context.bank.take([len(layers)], probabilities).sign()
+        signs = context.bank.take(probabilities).sign()
         steps = torch.stack([of_inputs[layer.row] for layer in layers]) * source.span
         factors = torch.stack([probabilities, probabilities * signs * steps])
         kernel, noise_kernel = merged_kernels(merger.shape, merger.placements, weights, factors, **noise)
         output = self._convolve(source.plain, kernel, merger)
         if context.quantization.masked:
-            unit = context.unit_noise(source.plain) * (source.plain != 0)
+            unit = context.bank.take(source.plain) * (source.plain != 0)
         else:
-            unit = context.unit_noise(source.plain[: noise_samples(len(output))])
+            unit = context.bank.take(source.plain[: noise_samples(len(output))])
         of_noise = self._convolve(unit, noise_kernel, merger)
         return (output.unflatten(0, (-1, len(unit))) + of_noise).flatten(0, 1)
 

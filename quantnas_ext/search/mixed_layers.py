@@ -139,22 +139,24 @@ class MixedQuantLayer(SupernetModule):
         """Noise for the weight under the present draw."""
         if not (self.noise() and self._noisy_weights):
             return None
-        scale = self.context.noise_scales()[0][self.row] * self.weight_span()
-        return Noise(scale, self.context.unit_noise(self.weight))
+        context, weight = self.context, self.weight
+        return Noise(context.noise_scales()[0][self.row], context.bank.take(weight), self.weight_span())
 
     def weight_span(self) -> Tensor:
         """``max - min`` of the weight, computed once a step of the search: both phases see the same weight."""
         # The step too, as optimizers that write to ``.data`` leave no trace in the version.
-        version = (self.weight.data_ptr(), self.weight._version, self.context.bank.step)
+        weight = self.weight
+        version = (weight.data_ptr(), weight._version, self.context.bank.step)
         if self._weight_span is None or self._weight_span[0] != version:
-            self._weight_span = version, value_range(self.weight)
+            self._weight_span = version, value_range(weight)
         return self._weight_span[1]
 
     def input_noise(self, source: LayerInput) -> Noise | None:
         """Noise for an input under the present draw; None where it has some already."""
         if not (self.noise() and self._noisy_inputs) or source.noisy is not None:
             return None
-        return Noise(self.context.noise_scales()[1][self.row] * source.span, self.context.unit_noise(source.plain))
+        context, x = self.context, source.plain
+        return Noise(context.noise_scales()[1][self.row], context.bank.take(x), source.span)
 
     def direct_kernels(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """For every activation quantizer in use: probability and quantized weight of each precision that reads it."""
@@ -203,10 +205,10 @@ class MixedQuantLayer(SupernetModule):
         noise, weight, bias = self.input_noise(source), self.weight, self.bias
         x = source.plain if source.noisy is None else source.noisy
         if noise is not None:
-            x = add_noise(x, noise.scale, noise.unit, masked=self.context.quantization.masked)
+            x = add_noise(x, noise.step, noise.unit, masked=self.context.quantization.masked)
         weight_noise = self.weight_noise()
         if weight_noise is not None:
-            weight = add_noise(weight, weight_noise.scale, weight_noise.unit)
+            weight = add_noise(weight, weight_noise.step, weight_noise.unit)
         if factor is not None:
             weight = weight * factor.to(weight.dtype)
             bias = bias if bias is None else bias * factor

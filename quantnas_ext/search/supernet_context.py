@@ -76,10 +76,3 @@ class SupernetContext:
             weights, inputs = mixture_noise_scale(draw.probabilities, self._steps, self.quantization.mixture)
             self._scales = (draw, with_graph, (weights.unbind(), inputs.unbind()))
         return self._scales[2]
-
-    def unit_noise(self, tensor: Tensor) -> Tensor:
-        """Unit noise for a tensor, in its layout."""
-        channels_last = (
-            tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
-        )
-        return self.bank.take(tensor.shape, tensor, channels_last=channels_last)

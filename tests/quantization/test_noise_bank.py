@@ -13,7 +13,7 @@ LIKE = torch.zeros(())
 def test_slices_have_the_distribution_that_they_should(distribution: str) -> None:
     bank = NoiseBank(distribution)
     bank.begin(3, 0, 0, 0)
-    noise = bank.take([500_000], LIKE)
+    noise = bank.take(torch.empty(500_000))
     assert noise.mean().abs() < 4 * (NOISE_VARIANCE[distribution] / 500_000) ** 0.5
     assert noise.var().item() == pytest.approx(NOISE_VARIANCE[distribution], rel=0.01)
     assert (noise.abs().max() <= 0.5) == (distribution == "uniform")
@@ -24,11 +24,11 @@ def test_noise_is_a_function_of_seed_process_step_and_phase_whatever_came_before
         bank = NoiseBank()
         for earlier in range(before):
             bank.begin(seed, process, earlier, 0)
-            bank.take([10], LIKE)
+            bank.take(torch.empty(10))
         bank.begin(seed, process, step, phase)
         if grown:
             bank._buffer(LIKE.device, REACH + grown)
-        return bank.take([50, 60], LIKE).clone()
+        return bank.take(torch.empty(50, 60)).clone()
 
     reference = of(1, 0, 37, 0)
     assert torch.equal(of(1, 0, 37, 0, before=37), reference)
@@ -40,7 +40,7 @@ def test_noise_is_a_function_of_seed_process_step_and_phase_whatever_came_before
 def test_a_sixteenth_of_the_buffer_is_renewed_in_a_step_and_all_of_it_in_sixteen() -> None:
     bank = NoiseBank()
     bank.begin(0, 0, 0, 0)
-    bank.take([1], LIKE)
+    bank.take(torch.empty(1))
     buffer = bank._buffer(LIKE.device, 1)
     chunks = len(buffer.split(CHUNK))
     first = buffer.clone()
@@ -54,6 +54,6 @@ def test_a_sixteenth_of_the_buffer_is_renewed_in_a_step_and_all_of_it_in_sixteen
 
 def test_slices_are_views_in_the_layout_asked_for() -> None:
     bank = NoiseBank()
-    noise = bank.take([2, 3, 4, 5], LIKE, channels_last=True)
+    noise = bank.take(torch.empty(2, 3, 4, 5).to(memory_format=torch.channels_last))
     assert noise.shape == (2, 3, 4, 5) and noise.is_contiguous(memory_format=torch.channels_last)
     assert noise.untyped_storage().data_ptr() == bank._buffer(LIKE.device, 1).untyped_storage().data_ptr()
