@@ -1,7 +1,8 @@
-"""Convolutions and ReLUs with quantization noise that save no more for the backward pass than without noise."""
+"""Convolutions and ReLUs with quantization noise that save hardly more for the backward pass than without noise."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,6 +13,9 @@ from quantnas_ext.quantization.noise import add_noise, flattened
 
 SHARE = 4
 """Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
+
+CACHED = 2**21
+"""On a CPU a large noisy input is made and used in parts of so many bytes, which do not leave the cache meanwhile."""
 
 STRIDE = 3
 """There, on every STRIDE-th row and column of the output; prime to the factors of pixel shuffle 2 and 4."""
@@ -53,7 +57,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
 
 
 class _NoisyConvolution(torch.autograd.Function):
-    """Keeps input and weight as they are, and makes the noisy ones anew in the backward pass."""
+    """Keeps the noisy kernel, and the input as it is: the noisy one is made anew in the backward pass."""
 
     @staticmethod
     def forward(
@@ -69,30 +73,27 @@ class _NoisyConvolution(torch.autograd.Function):
         masked: bool,
         geometry: Geometry,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, bias, factor)
         # Views of a buffer that stays as it is until the next phase: kept without being counted as saved tensors.
         ctx.noises = x_noise, weight_noise
         ctx.masked, ctx.geometry, ctx.dtype = masked, geometry, autocast_dtype(x)
-        noisy_x = _noisy_input(x, ctx)
-        _, kernel = _noisy_kernel(weight, factor, ctx)
+        kernel = _noisy_weight(weight, ctx)
+        kernel = _of_dtype(kernel if factor is None else kernel * _of_dtype(factor, weight.dtype), ctx.dtype)
+        ctx.save_for_backward(x, weight, bias, factor, kernel)
         if bias is not None:
-            bias = (bias if factor is None else bias * factor).to(ctx.dtype)
-        return _convolve(noisy_x, kernel, bias, geometry)
+            bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
+        outputs = [_convolve(part, kernel, bias, geometry) for part, _ in _noisy_parts(x, x, ctx)]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, weight, bias, factor = ctx.saved_tensors
+        x, weight, bias, factor, kernel = ctx.saved_tensors
         x_noise, weight_noise = ctx.noises
         need = ctx.needs_input_grad
-        exact = need[1] or need[3]
-        noisy_weight, kernel = _noisy_kernel(weight, factor, ctx)
         for_bias = bias is not None and (need[2] or need[3])
-        # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
-        inputs = _noisy_input(x, ctx) if exact else _of_dtype(x, ctx.dtype)
-        mask = [need[0] or need[4], exact, for_bias]
-        x_gradient, kernel_gradient, bias_gradient = torch.ops.aten.convolution_backward(
-            gradient, inputs, kernel, [len(kernel)], *ctx.geometry[:3], False, [0, 0], ctx.geometry.groups, mask
+        # The input takes the place of the noisy one: only its shape matters.
+        x_gradient, _, bias_gradient = _gradients(
+            gradient, _of_dtype(x, ctx.dtype), kernel, ctx.geometry, [need[0] or need[4], False, for_bias]
         )
         results: list[Tensor | None] = [None] * 10
         if need[0]:
@@ -100,10 +101,14 @@ class _NoisyConvolution(torch.autograd.Function):
         if need[4]:
             unit = x_noise.unit * (x != 0) if ctx.masked else x_noise.unit
             results[4] = _per_scale(_dot(x_gradient, unit), x_noise)
-        if exact:
-            kernel_gradient = _of_dtype(kernel_gradient, weight.dtype)
+        if need[1] or need[3]:
+            parts = [
+                _gradients(upstream, part, kernel, ctx.geometry, [False, True, False])[1]
+                for part, upstream in _noisy_parts(x, gradient, ctx)
+            ]
+            kernel_gradient = _of_dtype(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0), weight.dtype)
             if need[3]:
-                results[3] = _dot(kernel_gradient, noisy_weight).to(factor.dtype)
+                results[3] = _dot(kernel_gradient, _noisy_weight(weight, ctx)).to(factor.dtype)
             if factor is not None:
                 kernel_gradient = kernel_gradient * _of_dtype(factor, weight.dtype)
             results[1] = kernel_gradient if need[1] else None
@@ -139,30 +144,44 @@ def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry
         return F.conv2d(x, kernel, bias, *geometry)
 
 
-def _noisy_input(x: Tensor, ctx: Any, samples: int | None = None) -> Tensor:
-    """In the dtype of the computation; only the first samples where a number of them is given."""
-    noise = ctx.noises[0]
-    x = x[:samples]
-    if noise is not None:
-        x = add_noise(x, noise.step, noise.unit[:samples], masked=ctx.masked)
-    return _of_dtype(x, ctx.dtype)
+def _gradients(upstream: Tensor, x: Tensor, kernel: Tensor, geometry: Geometry, mask: list[bool]) -> Any:
+    """Of input, kernel and bias; None where the mask is false."""
+    if not any(mask):
+        return None, None, None
+    stride, padding, dilation, groups = geometry
+    return torch.ops.aten.convolution_backward(
+        upstream, x, kernel, [kernel.shape[0]], stride, padding, dilation, False, [0, 0], groups, mask
+    )
 
 
-def _noisy_kernel(weight: Tensor, factor: Tensor | None, ctx: Any) -> tuple[Tensor, Tensor]:
-    """The noisy weight, and the same times the factor in the dtype of the computation."""
+def _noisy_parts(x: Tensor, other: Tensor, ctx: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Noisy inputs of some samples each, in the dtype of the computation, with the same samples of another tensor."""
+    noise, size = ctx.noises[0], x.numel() * x.element_size()
+    if noise is None:
+        yield _of_dtype(x, ctx.dtype), other
+    elif x.is_cuda or size <= 2 * CACHED:
+        yield _of_dtype(add_noise(x, noise.step, noise.unit, masked=ctx.masked), ctx.dtype), other
+    else:
+        step, samples = noise.step, max(1, x.shape[0] * CACHED // size)
+        for part, unit, beside in zip(x.split(samples), noise.unit.split(samples), other.split(samples), strict=True):
+            yield _of_dtype(add_noise(part, step, unit, masked=ctx.masked), ctx.dtype), beside
+
+
+def _noisy_weight(weight: Tensor, ctx: Any) -> Tensor:
     noise = ctx.noises[1]
-    if noise is not None:
-        weight = add_noise(weight, noise.step, noise.unit)
-    kernel = weight if factor is None else weight * _of_dtype(factor, weight.dtype)
-    return weight, _of_dtype(kernel, ctx.dtype)
+    return weight if noise is None else add_noise(weight, noise.step, noise.unit)
 
 
 def _sampled_derivative(x: Tensor, gradient: Tensor, ctx: Any) -> Tensor:
     """Derivative by the step of the weight's noise, estimated on a part of the samples and positions of the output."""
-    samples = -(-len(x) // SHARE)
-    geometry = ctx.geometry._replace(stride=tuple(STRIDE * step for step in ctx.geometry.stride))
-    kernel = _of_dtype(ctx.noises[1].unit, ctx.dtype)
-    output = _convolve(_noisy_input(x, ctx, samples), kernel, None, geometry)
+    samples = -(-x.shape[0] // SHARE)
+    (stride_y, stride_x), *others = ctx.geometry
+    geometry = Geometry((STRIDE * stride_y, STRIDE * stride_x), *others)
+    noise, unit = ctx.noises
+    x = x[:samples]
+    if noise is not None:
+        x = add_noise(x, noise.step, noise.unit[:samples], masked=ctx.masked)
+    output = _convolve(_of_dtype(x, ctx.dtype), _of_dtype(unit.unit, ctx.dtype), None, geometry)
     part = gradient[:samples, :, ::STRIDE, ::STRIDE]
     return _dot(output, part) * (gradient.numel() / part.numel())
 
@@ -187,8 +206,8 @@ def noisy_conv2d(
 ) -> Tensor:
     """``factor * conv2d(x + D_x e_x, weight + D_w e_w, bias)``.
 
-    The noisy tensors are not kept: the backward pass makes them again out of ``x``, which a ReLU in front has saved
-    anyway, so that noise takes no memory. Computes in the dtype of autocast where that is on.
+    The noisy input is not kept: the backward pass makes it again out of ``x``, which a ReLU in front has saved anyway,
+    so that noise takes the memory of the kernel alone. Computes in the dtype of autocast where that is on.
 
     Args:
         x: ``[N, C_in, H, W]``.
