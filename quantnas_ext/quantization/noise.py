@@ -44,10 +44,12 @@ def flattened(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.flatten() for tensor in tensors)
 
 
-def value_range(x: Tensor) -> Tensor:
-    """``max x - min x`` over the whole tensor: a float32 scalar without gradient."""
+def value_range(x: Tensor, *, relu: bool = False) -> Tensor:
+    """``max x - min x`` over the whole tensor, or behind a ReLU: a float32 scalar without gradient."""
     (flat,) = flattened(x.detach())  # aminmax would copy what has its channels last
     low, high = torch.aminmax(flat)
+    if relu:
+        low, high = low.relu_(), high.relu_()
     return high.float() - low.float()
 
 
@@ -90,7 +92,9 @@ def unit_noise_(x: Tensor, distribution: NoiseDistribution, generator: torch.Gen
     return x.normal_(0.0, 0.5, generator=generator)
 
 
-def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False) -> Tensor:
+def add_noise(
+    x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False, in_place: bool = False
+) -> Tensor:
     """``x + scale * noise``.
 
     Args:
@@ -98,6 +102,7 @@ def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False) 
         scale: scalar step in the units of ``x`` (see ``mixture_noise_scale`` and ``value_range``).
         noise: unit noise, shape of ``x``.
         masked: leave zeros as they are. A quantizer does too, and behind a ReLU half of all values are zero.
+        in_place: whether ``x`` itself becomes the result.
 
     Returns:
         Same shape and dtype as ``x``. Gradients flow to ``x`` and ``scale``.
@@ -106,7 +111,9 @@ def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False) 
         noise = noise.to(x.dtype)
     if masked:
         noise = noise * (x != 0)
-    return torch.addcmul(x, noise, scale if scale.dtype == x.dtype else scale.to(x.dtype))
+    if scale.dtype != x.dtype:
+        scale = scale.to(x.dtype)
+    return x.addcmul_(noise, scale) if in_place else torch.addcmul(x, noise, scale)
 
 
 def add_quantization_noise(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,9 +12,6 @@ from quantnas_ext.quantization.noise import add_noise, flattened
 
 SHARE = 4
 """Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
-
-CACHED = 2**21
-"""On a CPU a large noisy input is made and used in parts of so many bytes, which do not leave the cache meanwhile."""
 
 STRIDE = 3
 """There, on every STRIDE-th row and column of the output; prime to the factors of pixel shuffle 2 and 4."""
@@ -48,6 +44,10 @@ class Noise(NamedTuple):
         """The step in the units of the tensor."""
         return self.scale if self.span is None else self.scale * self.span
 
+    def of(self, samples: slice) -> Noise:
+        """That of some samples."""
+        return self._replace(unit=self.unit[samples])
+
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
     """What autocast, where it is on, computes convolutions of ``x`` in; else the dtype of ``x``."""
@@ -70,19 +70,19 @@ class _NoisyConvolution(torch.autograd.Function):
         weight_scale: Tensor | None,
         x_noise: Noise | None,
         weight_noise: Noise | None,
+        relu: bool,
         masked: bool,
         geometry: Geometry,
     ) -> Tensor:
         # Views of a buffer that stays as it is until the next phase: kept without being counted as saved tensors.
         ctx.noises = x_noise, weight_noise
-        ctx.masked, ctx.geometry, ctx.dtype = masked, geometry, autocast_dtype(x)
+        ctx.relu, ctx.masked, ctx.geometry, ctx.dtype = relu, masked, geometry, autocast_dtype(x)
         kernel = _noisy_weight(weight, ctx)
         kernel = _of_dtype(kernel if factor is None else kernel * _of_dtype(factor, weight.dtype), ctx.dtype)
         ctx.save_for_backward(x, weight, bias, factor, kernel)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
-        outputs = [_convolve(part, kernel, bias, geometry) for part, _ in _noisy_parts(x, x, ctx)]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return _convolve(_noisy(x, x_noise, ctx), kernel, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -91,22 +91,35 @@ class _NoisyConvolution(torch.autograd.Function):
         x_noise, weight_noise = ctx.noises
         need = ctx.needs_input_grad
         for_bias = bias is not None and (need[2] or need[3])
-        # The input takes the place of the noisy one: only its shape matters.
-        x_gradient, _, bias_gradient = _gradients(
-            gradient, _of_dtype(x, ctx.dtype), kernel, ctx.geometry, [need[0] or need[4], False, for_bias]
+        exact = need[1] or need[3]
+        # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
+        inputs = _noisy(x, x_noise, ctx) if exact else _of_dtype(x, ctx.dtype)
+        stride, padding, dilation, groups = ctx.geometry
+        x_gradient, kernel_gradient, bias_gradient = torch.ops.aten.convolution_backward(
+            gradient,
+            inputs,
+            kernel,
+            [kernel.shape[0]],
+            stride,
+            padding,
+            dilation,
+            False,
+            [0, 0],
+            groups,
+            [need[0] or need[4], exact, for_bias],
         )
-        results: list[Tensor | None] = [None] * 10
-        if need[0]:
-            results[0] = _of_dtype(x_gradient, x.dtype)
+        results: list[Tensor | None] = [None] * 11
         if need[4]:
-            unit = x_noise.unit * (x != 0) if ctx.masked else x_noise.unit
+            unit = x_noise.unit
+            if ctx.masked:
+                unit = unit * (x > 0 if ctx.relu else x != 0)
             results[4] = _per_scale(_dot(x_gradient, unit), x_noise)
-        if need[1] or need[3]:
-            parts = [
-                _gradients(upstream, part, kernel, ctx.geometry, [False, True, False])[1]
-                for part, upstream in _noisy_parts(x, gradient, ctx)
-            ]
-            kernel_gradient = _of_dtype(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0), weight.dtype)
+        if need[0]:
+            results[0] = x_gradient = _of_dtype(x_gradient, x.dtype)
+            if ctx.relu:
+                torch.ops.aten.threshold_backward(x_gradient, x, 0, grad_input=x_gradient)
+        if exact:
+            kernel_gradient = _of_dtype(kernel_gradient, weight.dtype)
             if need[3]:
                 results[3] = _dot(kernel_gradient, _noisy_weight(weight, ctx)).to(factor.dtype)
             if factor is not None:
@@ -144,27 +157,13 @@ def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry
         return F.conv2d(x, kernel, bias, *geometry)
 
 
-def _gradients(upstream: Tensor, x: Tensor, kernel: Tensor, geometry: Geometry, mask: list[bool]) -> Any:
-    """Of input, kernel and bias; None where the mask is false."""
-    if not any(mask):
-        return None, None, None
-    stride, padding, dilation, groups = geometry
-    return torch.ops.aten.convolution_backward(
-        upstream, x, kernel, [kernel.shape[0]], stride, padding, dilation, False, [0, 0], groups, mask
-    )
-
-
-def _noisy_parts(x: Tensor, other: Tensor, ctx: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """Noisy inputs of some samples each, in the dtype of the computation, with the same samples of another tensor."""
-    noise, size = ctx.noises[0], x.numel() * x.element_size()
-    if noise is None:
-        yield _of_dtype(x, ctx.dtype), other
-    elif x.is_cuda or size <= 2 * CACHED:
-        yield _of_dtype(add_noise(x, noise.step, noise.unit, masked=ctx.masked), ctx.dtype), other
-    else:
-        step, samples = noise.step, max(1, x.shape[0] * CACHED // size)
-        for part, unit, beside in zip(x.split(samples), noise.unit.split(samples), other.split(samples), strict=True):
-            yield _of_dtype(add_noise(part, step, unit, masked=ctx.masked), ctx.dtype), beside
+def _noisy(x: Tensor, noise: Noise | None, ctx: Any) -> Tensor:
+    """What the convolution sees of an input, or of some of its samples, in the dtype of the computation."""
+    if ctx.relu:
+        x = x.clamp_min(0)
+    if noise is not None:
+        x = add_noise(x, noise.step, noise.unit, masked=ctx.masked, in_place=ctx.relu)
+    return _of_dtype(x, ctx.dtype)
 
 
 def _noisy_weight(weight: Tensor, ctx: Any) -> Tensor:
@@ -177,11 +176,10 @@ def _sampled_derivative(x: Tensor, gradient: Tensor, ctx: Any) -> Tensor:
     samples = -(-x.shape[0] // SHARE)
     (stride_y, stride_x), *others = ctx.geometry
     geometry = Geometry((STRIDE * stride_y, STRIDE * stride_x), *others)
-    noise, unit = ctx.noises
-    x = x[:samples]
-    if noise is not None:
-        x = add_noise(x, noise.step, noise.unit[:samples], masked=ctx.masked)
-    output = _convolve(_of_dtype(x, ctx.dtype), _of_dtype(unit.unit, ctx.dtype), None, geometry)
+    x_noise, weight_noise = ctx.noises
+    first = slice(samples)
+    noisy_x = _noisy(x[first], None if x_noise is None else x_noise.of(first), ctx)
+    output = _convolve(noisy_x, _of_dtype(weight_noise.unit, ctx.dtype), None, geometry)
     part = gradient[:samples, :, ::STRIDE, ::STRIDE]
     return _dot(output, part) * (gradient.numel() / part.numel())
 
@@ -202,12 +200,14 @@ def noisy_conv2d(
     x_noise: Noise | None = None,
     weight_noise: Noise | None = None,
     factor: Tensor | None = None,
+    relu: bool = False,
     masked: bool = False,
 ) -> Tensor:
-    """``factor * conv2d(x + D_x e_x, weight + D_w e_w, bias)``.
+    """``factor * conv2d(x + D_x e_x, weight + D_w e_w, bias)``, or with ``relu(x)`` in place of ``x``.
 
-    The noisy input is not kept: the backward pass makes it again out of ``x``, which a ReLU in front has saved anyway,
-    so that noise takes the memory of the kernel alone. Computes in the dtype of autocast where that is on.
+    The noisy input is not kept: the backward pass makes it again out of ``x``, which a ReLU in front has saved anyway
+    (or need not save), so that noise takes the memory of the kernel alone. Computes in the dtype of autocast where that
+    is on.
 
     Args:
         x: ``[N, C_in, H, W]``.
@@ -216,7 +216,8 @@ def noisy_conv2d(
         geometry: stride, padding, dilation and groups.
         x_noise, weight_noise: noise for either; None for none.
         factor: a scalar, such as a candidate's probability; on a kernel it costs less than on an output.
-        masked: leave zeros of ``x`` as they are.
+        relu: whether a ReLU comes first.
+        masked: leave zeros of ``x``, or behind the ReLU, as they are.
 
     Returns:
         ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales. Where neither
@@ -231,6 +232,7 @@ def noisy_conv2d(
         None if weight_noise is None else weight_noise.scale,
         x_noise,
         weight_noise,
+        relu,
         masked,
         geometry,
     )

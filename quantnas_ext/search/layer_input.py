@@ -20,11 +20,14 @@ class LayerInput:
     Args:
         x: the tensor in front of the activation.
         relu: whether a ReLU comes first.
+        shared: whether several layers read it. A layer that alone does may compute the ReLU itself.
     """
 
-    def __init__(self, x: Tensor, *, relu: bool = False) -> None:
-        self._x = x
+    def __init__(self, x: Tensor, *, relu: bool = False, shared: bool = True) -> None:
+        self.before = x
+        """In front of the ReLU, if there is one."""
         self._relu = relu
+        self._shared = shared
         self._plain: Tensor | None = None
         self._span: Tensor | None = None
         self._quantized: dict[str, Tensor] = {}
@@ -35,23 +38,31 @@ class LayerInput:
     def plain(self) -> Tensor:
         """Behind the ReLU, if there is one."""
         if self._plain is None:
-            self._plain = F.relu(self._x) if self._relu else self._x
+            self._plain = F.relu(self.before) if self._relu else self.before
         return self._plain
 
     @property
     def span(self) -> Tensor:
         """``max - min`` of that."""
         if self._span is None:
-            self._span = value_range(self.plain)
+            self._span = value_range(self.before, relu=self._relu)
         return self._span
+
+    def for_fusion(self) -> tuple[Tensor, bool]:
+        """What a layer that can compute the ReLU itself reads, and whether that is left to it."""
+        if self.noisy is not None:
+            return self.noisy, False
+        if self._shared or not self._relu:
+            return self.plain, False
+        return self.before, True
 
     def add_noise(self, context: SupernetContext, scale: Tensor) -> None:
         """Give it noise of a step, in units of its range, that all layers share."""
-        unit = context.bank.take(self._x)
+        unit = context.bank.take(self.before)
         if self._relu:
-            self.noisy = noisy_relu(self._x, Noise(scale, unit, self.span), masked=context.quantization.masked)
+            self.noisy = noisy_relu(self.before, Noise(scale, unit, self.span), masked=context.quantization.masked)
         else:
-            self.noisy = add_noise(self._x, scale * self.span, unit, masked=context.quantization.masked)
+            self.noisy = add_noise(self.before, scale * self.span, unit, masked=context.quantization.masked)
 
     def quantized(self, name: str, quantizers: nn.ModuleDict) -> Tensor:
         """Quantized by the quantizer of a name; those of a name are one and the same for all layers that read it."""

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -36,9 +36,15 @@ class Candidate:
         return module[1] if begins and isinstance(module[1], MixedQuantConv2d) else None  # type: ignore[index]
 
     @functools.cached_property
-    def rest(self) -> list[nn.Module]:
-        """What follows that convolution."""
-        return [] if self.first is None else list(cast(nn.Sequential, self.module))[2:]
+    def rest(self) -> list[tuple[Any, bool]]:
+        """The layers behind that convolution; a convolution takes the ReLU in front of it with it, which is told."""
+        layers: list[tuple[Any, bool]] = []
+        for layer in [] if self.first is None else list(cast(nn.Sequential, self.module))[2:]:
+            relu = isinstance(layer, MixedQuantConv2d) and bool(layers) and type(layers[-1][0]) is nn.ReLU
+            if relu:
+                layers.pop()
+            layers.append((layer, relu))
+        return layers
 
     @functools.cached_property
     def only(self) -> MixedQuantConv2d | None:

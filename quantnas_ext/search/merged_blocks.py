@@ -114,12 +114,13 @@ class _Evaluation:
         if not rest:
             return p * first.compute(self.source) if p.requires_grad else first.compute(self.source, p)
         x = first.compute(self.source)
-        for layer in rest[:-1]:
-            x = layer(x)
-        last = rest[-1]
-        if isinstance(last, MixedQuantConv2d) and not p.requires_grad:
-            return last.compute(LayerInput(x), p)
-        return p * last(x)
+        for layer, relu in rest[:-1]:
+            x = layer.compute(LayerInput(x, relu=relu, shared=False)) if relu else layer(x)
+        layer, relu = rest[-1]
+        if isinstance(layer, MixedQuantConv2d):
+            source = LayerInput(x, relu=relu, shared=False)
+            return p * layer.compute(source) if p.requires_grad else layer.compute(source, p)
+        return p * layer(x)
 
     def _share_noise(self) -> None:
         """One noisy input for all that begin with a ReLU and a convolution."""

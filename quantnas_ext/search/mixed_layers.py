@@ -155,8 +155,8 @@ class MixedQuantLayer(SupernetModule):
         """Noise for an input under the present draw; None where it has some already."""
         if not (self.noise() and self._noisy_inputs) or source.noisy is not None:
             return None
-        context, x = self.context, source.plain
-        return Noise(context.noise_scales()[1][self.row], context.bank.take(x), source.span)
+        context = self.context
+        return Noise(context.noise_scales()[1][self.row], context.bank.take(source.before), source.span)
 
     def direct_kernels(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """For every activation quantizer in use: probability and quantized weight of each precision that reads it."""
@@ -243,14 +243,16 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
         """The fused form where torch's padding is plain numbers."""
         if isinstance(self.padding, str) or not self.noise():
             return super()._noisy(source, factor)
+        x, relu = source.for_fusion()
         return noisy_conv2d(
-            source.plain if source.noisy is None else source.noisy,
+            x,
             self.weight,
             self.bias,
             Geometry(self.stride, self.padding, self.dilation, self.groups),
             x_noise=self.input_noise(source),
             weight_noise=self.weight_noise(),
             factor=factor,
+            relu=relu,
             masked=self.context.quantization.masked,
         )
 
