@@ -44,6 +44,11 @@ def flattened(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.flatten() for tensor in tensors)
 
 
+def as_factor(mask: Tensor) -> Tensor:
+    """A boolean tensor as zeros and ones: products with bytes are several times faster on a CPU than with booleans."""
+    return mask.view(torch.uint8)
+
+
 def value_range(x: Tensor, *, relu: bool = False) -> Tensor:
     """``max x - min x`` over the whole tensor, or behind a ReLU: a float32 scalar without gradient."""
     (flat,) = flattened(x.detach())  # aminmax would copy what has its channels last
@@ -110,7 +115,7 @@ def add_noise(
     if noise.dtype != x.dtype:
         noise = noise.to(x.dtype)
     if masked:
-        noise = noise * (x != 0)
+        noise = noise * as_factor(x != 0)
     if scale.dtype != x.dtype:
         scale = scale.to(x.dtype)
     return x.addcmul_(noise, scale) if in_place else torch.addcmul(x, noise, scale)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantnas_ext.quantization.noise import add_noise, flattened
+from quantnas_ext.quantization.noise import add_noise, as_factor, flattened
 
 SHARE = 4
 """Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
@@ -112,12 +112,12 @@ class _NoisyConvolution(torch.autograd.Function):
         if need[4]:
             unit = x_noise.unit
             if ctx.masked:
-                unit = unit * (x > 0 if ctx.relu else x != 0)
+                unit = unit * as_factor(x > 0 if ctx.relu else x != 0)
             results[4] = _per_scale(_dot(x_gradient, unit), x_noise)
         if need[0]:
             results[0] = x_gradient = _of_dtype(x_gradient, x.dtype)
             if ctx.relu:
-                torch.ops.aten.threshold_backward(x_gradient, x, 0, grad_input=x_gradient)
+                torch.ops.aten.threshold_backward.grad_input(x_gradient, x, 0, grad_input=x_gradient)
         if exact:
             kernel_gradient = _of_dtype(kernel_gradient, weight.dtype)
             if need[3]:
@@ -245,7 +245,7 @@ class _NoisyReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, noise: Noise, masked: bool) -> Tensor:
         ctx.noise, ctx.masked = noise, masked
-        positive = x > 0
+        positive = as_factor(x > 0)
         output = x.clamp_min(0)
         unit = noise.unit * positive if masked else noise.unit
         output.addcmul_(unit, _of_dtype(noise.step, x.dtype))

@@ -7,7 +7,7 @@ candidates that are one convolution become one convolution with the probability-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from quantnas_ext.search.merge_plan import Candidate, Merger, plan
 from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 from quantnas_ext.search.supernet import MixedLayerChoice, SupernetModule
 from quantnas_ext.search.supernet_context import SupernetContext
+
+EQUALISER = 1e-30
+"""Added to squared probabilities: nothing to such as count, and the same weight for all where none does."""
 
 MOST_PLANS = 256
 """Plans that are kept for the candidates that draws evaluate."""
@@ -41,9 +44,8 @@ def block_noise_scale(probabilities: Tensor, scales: Tensor) -> Tensor:
     Returns:
         A scalar, differentiable in both.
     """
-    weights = probabilities.square()
-    weights = torch.where(weights.sum() > 0, weights, 1.0)
-    return safe_sqrt((weights * scales.square()).sum() / weights.sum())
+    weights = probabilities.square() + EQUALISER
+    return safe_sqrt(torch.dot(weights, scales.square()) / weights.sum())
 
 
 def noise_samples(batch: int) -> int:
@@ -55,31 +57,79 @@ def noise_samples(batch: int) -> int:
     return max(count for count in range(1, -(-batch // SHARE) + 1) if batch % count == 0)
 
 
+class _Positions(NamedTuple):
+    """Where the tables of the distribution keep what candidates need.
+
+    Attributes:
+        entries: of their probabilities, in the flattened table.
+        rows: of the precisions of their first convolutions.
+    """
+
+    entries: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate], blocks: Sequence[MixedChoiceBlock], table: Tensor) -> _Positions:
+        """Of candidates that begin with a convolution, in a table ``[choices, most values]``."""
+        rows = blocks[0].context.distribution.rows
+        entries = [rows[blocks[c.block].label] * table.shape[1] + c.index for c in candidates]
+        of_first = [cast(MixedQuantConv2d, c.first).row for c in candidates]
+        return cls(torch.tensor(entries, device=table.device), torch.tensor(of_first, device=table.device))
+
+
+class _Plan(NamedTuple):
+    """How the candidates that a draw evaluates are computed.
+
+    Attributes:
+        mergers: several as one, each with the positions of its candidates.
+        alone: one by one.
+        readers: positions of all that begin with a ReLU and a convolution.
+    """
+
+    mergers: list[tuple[Merger, _Positions]]
+    alone: list[Candidate]
+    readers: _Positions
+
+    @classmethod
+    def of(cls, active: Sequence[Sequence[int]], blocks: Sequence[MixedChoiceBlock], table: Tensor) -> _Plan:
+        """For the places of each block's candidates."""
+        candidates = [
+            Candidate(place, index, block[block.names[index]])
+            for place, (block, indices) in enumerate(zip(blocks, active, strict=True))
+            for index in indices
+        ]
+        mergers, alone = plan(candidates)
+        readers = [candidate for candidate in candidates if candidate.first is not None]
+        return cls(
+            [(merger, _Positions.of(merger.candidates, blocks, table)) for merger in mergers],
+            alone,
+            _Positions.of(readers, blocks, table),
+        )
+
+
 class _Evaluation:
     """One forward pass of blocks that read the same tensor.
 
     Args:
         blocks: the blocks.
         x: the tensor.
+        plans: of these blocks, so far.
     """
 
-    def __init__(self, blocks: Sequence[MixedChoiceBlock], x: Tensor, plans: dict[Any, Any]) -> None:
+    def __init__(self, blocks: Sequence[MixedChoiceBlock], x: Tensor, plans: dict[Any, _Plan]) -> None:
         self.blocks = blocks
         self.context = blocks[0].context
         self.x = x
         self.source = LayerInput(x, relu=True)
         draw = self.context.draw
         active = tuple(draw.active(block.label) for block in blocks)
-        if active not in plans:
+        key = active, draw.probabilities.device
+        if key not in plans:
             if len(plans) == MOST_PLANS:  # dropout needs a new one for nearly every draw
                 plans.clear()
-            candidates = [
-                Candidate(place, index, block[block.names[index]])
-                for place, (block, indices) in enumerate(zip(blocks, active, strict=True))
-                for index in indices
-            ]
-            plans[active] = plan(candidates)
-        self.mergers, self.alone = cast(tuple[list[Merger], list[Candidate]], plans[active])
+            plans[key] = _Plan.of(active, blocks, draw.probabilities)
+        self.plan = plans[key]
+        self.table = draw.probabilities.flatten()
         self.probabilities = [draw[block.label].unbind() for block in blocks]
         self.outputs: list[Tensor | None] = [None] * len(blocks)
         self.noisy = blocks[0].training and self.context.quantization.mode == "noise"
@@ -88,9 +138,9 @@ class _Evaluation:
         """The blocks' outputs."""
         if self.noisy and self.context.quantization.evaluation == "fast":
             self._share_noise()
-        for merger in self.mergers:
-            self._add_merged(merger)
-        for candidate in self.alone:
+        for merger, positions in self.plan.mergers:
+            self._add_merged(merger, positions)
+        for candidate in self.plan.alone:
             self._add(candidate.block, self._on_its_own(candidate))
         return cast(list[Tensor], self.outputs)
 
@@ -124,21 +174,18 @@ class _Evaluation:
 
     def _share_noise(self) -> None:
         """One noisy input for all that begin with a ReLU and a convolution."""
-        everyone = [c for merger in self.mergers for c in merger.candidates] + self.alone
-        readers = [(c, c.first.row) for c in everyone if c.first is not None]
-        if readers:
-            probabilities = torch.stack([self._probability(candidate) for candidate, _ in readers])
-            inputs = self.context.noise_scales()[1]
-            scales = torch.stack([inputs[row] for _, row in readers])
-            self.source.add_noise(self.context, block_noise_scale(probabilities, scales))
+        entries, rows = self.plan.readers
+        if len(rows):
+            scales = self.context.noise_scales().table[1][rows]
+            self.source.add_noise(self.context, block_noise_scale(self.table[entries], scales))
 
-    def _add_merged(self, merger: Merger) -> None:
+    def _add_merged(self, merger: Merger, positions: _Positions) -> None:
         layers = [cast(MixedQuantConv2d, candidate.only) for candidate in merger.candidates]
-        probabilities = torch.stack([self._probability(candidate) for candidate in merger.candidates])
+        probabilities = self.table[positions.entries]
         if layers[0].direct:
             output = self._direct(merger, layers)
         elif self.noisy:
-            output = self._noise(merger, layers, probabilities)
+            output = self._noise(merger, layers, probabilities, positions.rows)
         else:
             (kernel,) = merged_kernels(
                 merger.shape, merger.placements, [layer.weight for layer in layers], probabilities[None]
@@ -148,17 +195,19 @@ class _Evaluation:
             width = next(la.out_channels for c, la in zip(merger.candidates, layers, strict=True) if c.block == block)
             self._add(block, output if width == output.shape[1] else output.narrow(1, start, width))
 
-    def _noise(self, merger: Merger, layers: Sequence[MixedQuantConv2d], probabilities: Tensor) -> Tensor:
+    def _noise(
+        self, merger: Merger, layers: Sequence[MixedQuantConv2d], probabilities: Tensor, rows: Tensor
+    ) -> Tensor:
         """With a scale for every candidate: a second convolution, of the noise, has their scales in its kernel.
 
         Each candidate takes the noise with a random sign. So the noises of two candidates do not correlate, and the
         variance of the sum is that of candidates with noise of their own.
         """
         context, source = self.context, self.source
-        of_weights, of_inputs = context.noise_scales()
+        of_weights, of_inputs = context.noise_scales().table[:, rows]
         spans = torch.stack([layer.weight_span() for layer in layers])
         noise: dict[str, Any] = {
-            "scales": torch.stack([of_weights[layer.row] for layer in layers]) * spans,
+            "scales": of_weights * spans,
             "units": [context.bank.take(layer.weight) for layer in layers],
         }
         weights = [layer.weight for layer in layers]
@@ -166,8 +215,7 @@ class _Evaluation:
             (kernel,) = merged_kernels(merger.shape, merger.placements, weights, probabilities[None], **noise)
             return self._convolve(source.noisy, kernel, merger)
         signs = context.bank.take(probabilities).sign()
-        steps = torch.stack([of_inputs[layer.row] for layer in layers]) * source.span
-        factors = torch.stack([probabilities, probabilities * signs * steps])
+        factors = torch.stack([probabilities, probabilities * signs * of_inputs * source.span])
         kernel, noise_kernel = merged_kernels(merger.shape, merger.placements, weights, factors, **noise)
         output = self._convolve(source.plain, kernel, merger)
         if context.quantization.masked:
@@ -211,7 +259,7 @@ class MixedChoiceBlock(MixedLayerChoice):
 
     def __init__(self, candidates: Any, label: str, context: SupernetContext) -> None:
         super().__init__(candidates, label, context)
-        self._plans: dict[Any, Any] = {}
+        self._plans: dict[Any, _Plan] = {}
 
     @classmethod
     def mutate(
@@ -246,7 +294,7 @@ class MixedSharedInput(SupernetModule, SharedInput):
         nn.Module.__init__(self)
         self.blocks = nn.ModuleList(blocks)
         self._context = (context,)
-        self._plans: dict[Any, Any] = {}
+        self._plans: dict[Any, _Plan] = {}
 
     @classmethod
     def mutate(

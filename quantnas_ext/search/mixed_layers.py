@@ -140,7 +140,7 @@ class MixedQuantLayer(SupernetModule):
         if not (self.noise() and self._noisy_weights):
             return None
         context, weight = self.context, self.weight
-        return Noise(context.noise_scales()[0][self.row], context.bank.take(weight), self.weight_span())
+        return Noise(context.noise_scales().weights[self.row], context.bank.take(weight), self.weight_span())
 
     def weight_span(self) -> Tensor:
         """``max - min`` of the weight, computed once a step of the search: both phases see the same weight."""
@@ -156,7 +156,7 @@ class MixedQuantLayer(SupernetModule):
         if not (self.noise() and self._noisy_inputs) or source.noisy is not None:
             return None
         context = self.context
-        return Noise(context.noise_scales()[1][self.row], context.bank.take(source.before), source.span)
+        return Noise(context.noise_scales().inputs[self.row], context.bank.take(source.before), source.span)
 
     def direct_kernels(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """For every activation quantizer in use: probability and quantized weight of each precision that reads it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,19 @@ from quantnas_ext.quantization.noise_bank import NoiseBank
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
 from quantnas_ext.search.search_quantization import SearchQuantization
 
-Scales = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+class NoiseScales(NamedTuple):
+    """Noise steps in units of ranges, for every row of the distribution.
+
+    Attributes:
+        table: ``[2, rows]``, of weights and of inputs.
+        weights, inputs: its entries as scalars.
+    """
+
+    table: Tensor
+    weights: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
+
 
 
 class SupernetContext:
@@ -39,7 +51,7 @@ class SupernetContext:
         self.bank = NoiseBank(quantization.noise)
         shape = distribution.current.probabilities.shape
         self._steps = torch.zeros(2, *shape)
-        self._scales: tuple[Draw, bool, Scales] | None = None
+        self._scales: tuple[Draw, bool, NoiseScales] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SupernetContext:
         # The scales of a draw may hold a graph, which cannot be copied; the copy makes its own.
@@ -65,14 +77,12 @@ class SupernetContext:
         weights, activations = self._steps[:, self.distribution.rows[label]].any(dim=1).tolist()
         return weights, activations
 
-    def noise_scales(self) -> Scales:
-        """For every row of the distribution the noise steps of weights and of inputs, in units of their ranges.
-
-        Computed under the present draw, once a draw for all layers.
-        """
+    def noise_scales(self) -> NoiseScales:
+        """Of the present draw, computed once a draw for all layers."""
         draw, with_graph = self.draw, torch.is_grad_enabled()
         if self._scales is None or self._scales[0] is not draw or self._scales[1] != with_graph:
             self._steps = self._steps.to(draw.probabilities.device)
-            weights, inputs = mixture_noise_scale(draw.probabilities, self._steps, self.quantization.mixture)
-            self._scales = (draw, with_graph, (weights.unbind(), inputs.unbind()))
+            table = mixture_noise_scale(draw.probabilities, self._steps, self.quantization.mixture)
+            weights, inputs = (of.unbind() for of in table)
+            self._scales = (draw, with_graph, NoiseScales(table, weights, inputs))
         return self._scales[2]
