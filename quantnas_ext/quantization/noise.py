@@ -49,13 +49,12 @@ def as_factor(mask: Tensor) -> Tensor:
     return mask.view(torch.uint8)
 
 
-def value_range(x: Tensor, *, relu: bool = False) -> Tensor:
-    """``max x - min x`` over the whole tensor, or behind a ReLU: a float32 scalar without gradient."""
-    (flat,) = flattened(x.detach())  # aminmax would copy what has its channels last
+def value_range(x: Tensor) -> Tensor:
+    """``max x - min x`` over the whole tensor: a float32 scalar, or a double for doubles, without gradient."""
+    (flat,) = flattened(x.detach() if x.requires_grad else x)  # aminmax would copy what has its channels last
     low, high = torch.aminmax(flat)
-    if relu:
-        low, high = low.relu_(), high.relu_()
-    return high.float() - low.float()
+    span = high - low
+    return span if span.dtype.itemsize >= 4 else span.float()
 
 
 def safe_sqrt(squares: Tensor) -> Tensor:

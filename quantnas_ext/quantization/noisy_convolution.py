@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantnas_ext.quantization.noise import add_noise, as_factor, flattened
+from quantnas_ext.quantization.noise import add_noise, as_factor, flattened, value_range
 
 SHARE = 4
 """Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
@@ -33,20 +33,35 @@ class Noise(NamedTuple):
         scale: scalar step, which may carry a gradient.
         unit: unit noise of the tensor's shape.
         span: scalar without gradient that the step is in units of; None for 1.
+        of_range: whether the step is in units of the range of the tensor instead, which is not known yet.
     """
 
     scale: Tensor
     unit: Tensor
     span: Tensor | None = None
+    of_range: bool = False
 
-    @property
-    def step(self) -> Tensor:
-        """The step in the units of the tensor."""
-        return self.scale if self.span is None else self.scale * self.span
+    def sized(self, x: Tensor) -> _Sized:
+        """For the tensor that gets it."""
+        span = value_range(x) if self.of_range else self.span
+        return _Sized(self.scale if span is None else self.scale * span, self.unit, span)
 
-    def of(self, samples: slice) -> Noise:
-        """That of some samples."""
-        return self._replace(unit=self.unit[samples])
+
+class _Sized(NamedTuple):
+    """Noise with its step in the units of the tensor.
+
+    Attributes:
+        step, unit: whose product is added.
+        span: what the step is a multiple of; None for 1.
+    """
+
+    step: Tensor
+    unit: Tensor
+    span: Tensor | None
+
+    def per_scale(self, derivative: Tensor) -> Tensor:
+        """A derivative by the step as one by the scale."""
+        return derivative if self.span is None else derivative * self.span
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
@@ -74,26 +89,28 @@ class _NoisyConvolution(torch.autograd.Function):
         masked: bool,
         geometry: Geometry,
     ) -> Tensor:
-        # Views of a buffer that stays as it is until the next phase: kept without being counted as saved tensors.
-        ctx.noises = x_noise, weight_noise
         ctx.relu, ctx.masked, ctx.geometry, ctx.dtype = relu, masked, geometry, autocast_dtype(x)
+        # Their units are views of a buffer that stays as it is until the next phase: kept, but not as saved tensors.
+        seen = x.clamp_min(0) if relu else x
+        ctx.x_noise = None if x_noise is None else x_noise.sized(seen)
+        ctx.weight_noise = None if weight_noise is None else weight_noise.sized(weight)
         kernel = _noisy_weight(weight, ctx)
         kernel = _of_dtype(kernel if factor is None else kernel * _of_dtype(factor, weight.dtype), ctx.dtype)
         ctx.save_for_backward(x, weight, bias, factor, kernel)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
-        return _convolve(_noisy(x, x_noise, ctx), kernel, bias, geometry)
+        return _convolve(_with_noise(seen, ctx.x_noise, ctx), kernel, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         x, weight, bias, factor, kernel = ctx.saved_tensors
-        x_noise, weight_noise = ctx.noises
+        x_noise, weight_noise = ctx.x_noise, ctx.weight_noise
         need = ctx.needs_input_grad
         for_bias = bias is not None and (need[2] or need[3])
         exact = need[1] or need[3]
         # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
-        inputs = _noisy(x, x_noise, ctx) if exact else _of_dtype(x, ctx.dtype)
+        inputs = _noisy_input(x, ctx) if exact else _of_dtype(x, ctx.dtype)
         stride, padding, dilation, groups = ctx.geometry
         x_gradient, kernel_gradient, bias_gradient = torch.ops.aten.convolution_backward(
             gradient,
@@ -113,7 +130,7 @@ class _NoisyConvolution(torch.autograd.Function):
             unit = x_noise.unit
             if ctx.masked:
                 unit = unit * as_factor(x > 0 if ctx.relu else x != 0)
-            results[4] = _per_scale(_dot(x_gradient, unit), x_noise)
+            results[4] = x_noise.per_scale(_dot(x_gradient, unit))
         if need[0]:
             results[0] = x_gradient = _of_dtype(x_gradient, x.dtype)
             if ctx.relu:
@@ -126,10 +143,10 @@ class _NoisyConvolution(torch.autograd.Function):
                 kernel_gradient = kernel_gradient * _of_dtype(factor, weight.dtype)
             results[1] = kernel_gradient if need[1] else None
             if need[5]:
-                results[5] = _per_scale(_dot(kernel_gradient, weight_noise.unit), weight_noise)
+                results[5] = weight_noise.per_scale(_dot(kernel_gradient, weight_noise.unit))
         elif need[5]:
             derivative = _sampled_derivative(x, gradient, ctx)
-            results[5] = _per_scale(derivative if factor is None else derivative * factor, weight_noise)
+            results[5] = weight_noise.per_scale(derivative if factor is None else derivative * factor)
         if for_bias:
             bias_gradient = _of_dtype(bias_gradient, bias.dtype)
             if need[3]:
@@ -137,11 +154,6 @@ class _NoisyConvolution(torch.autograd.Function):
             if need[2]:
                 results[2] = bias_gradient if factor is None else bias_gradient * factor.to(bias.dtype)
         return tuple(results)
-
-
-def _per_scale(derivative: Tensor, noise: Noise) -> Tensor:
-    """The derivative by the step as one by the scale."""
-    return derivative if noise.span is None else derivative * noise.span
 
 
 def _of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,17 +169,24 @@ def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry
         return F.conv2d(x, kernel, bias, *geometry)
 
 
-def _noisy(x: Tensor, noise: Noise | None, ctx: Any) -> Tensor:
-    """What the convolution sees of an input, or of some of its samples, in the dtype of the computation."""
-    if ctx.relu:
-        x = x.clamp_min(0)
+def _with_noise(seen: Tensor, noise: _Sized | None, ctx: Any) -> Tensor:
+    """The input behind its ReLU, if there is one, with noise, in the dtype of the computation."""
     if noise is not None:
-        x = add_noise(x, noise.step, noise.unit, masked=ctx.masked, in_place=ctx.relu)
-    return _of_dtype(x, ctx.dtype)
+        seen = add_noise(seen, noise.step, noise.unit, masked=ctx.masked, in_place=ctx.relu)
+    return _of_dtype(seen, ctx.dtype)
+
+
+def _noisy_input(x: Tensor, ctx: Any, samples: int | None = None) -> Tensor:
+    """What the convolution sees of an input, or of its first samples, once more."""
+    noise = ctx.x_noise
+    if samples is not None:
+        x = x[:samples]
+        noise = None if noise is None else noise._replace(unit=noise.unit[:samples])
+    return _with_noise(x.clamp_min(0) if ctx.relu else x, noise, ctx)
 
 
 def _noisy_weight(weight: Tensor, ctx: Any) -> Tensor:
-    noise = ctx.noises[1]
+    noise = ctx.weight_noise
     return weight if noise is None else add_noise(weight, noise.step, noise.unit)
 
 
@@ -176,10 +195,8 @@ def _sampled_derivative(x: Tensor, gradient: Tensor, ctx: Any) -> Tensor:
     samples = -(-x.shape[0] // SHARE)
     (stride_y, stride_x), *others = ctx.geometry
     geometry = Geometry((STRIDE * stride_y, STRIDE * stride_x), *others)
-    x_noise, weight_noise = ctx.noises
-    first = slice(samples)
-    noisy_x = _noisy(x[first], None if x_noise is None else x_noise.of(first), ctx)
-    output = _convolve(noisy_x, _of_dtype(weight_noise.unit, ctx.dtype), None, geometry)
+    kernel = _of_dtype(ctx.weight_noise.unit, ctx.dtype)
+    output = _convolve(_noisy_input(x, ctx, samples), kernel, None, geometry)
     part = gradient[:samples, :, ::STRIDE, ::STRIDE]
     return _dot(output, part) * (gradient.numel() / part.numel())
 
@@ -244,11 +261,10 @@ class _NoisyReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, noise: Noise, masked: bool) -> Tensor:
-        ctx.noise, ctx.masked = noise, masked
         positive = as_factor(x > 0)
         output = x.clamp_min(0)
-        unit = noise.unit * positive if masked else noise.unit
-        output.addcmul_(unit, _of_dtype(noise.step, x.dtype))
+        ctx.noise, ctx.masked = noise.sized(output), masked
+        output = add_noise(output, ctx.noise.step, noise.unit, masked=masked, in_place=True)
         ctx.save_for_backward(positive)
         return output
 
@@ -259,8 +275,7 @@ class _NoisyReLU(torch.autograd.Function):
         behind = gradient * positive
         scale_gradient = None
         if ctx.needs_input_grad[1]:
-            derivative = _dot(behind if ctx.masked else gradient, ctx.noise.unit)
-            scale_gradient = _per_scale(derivative, ctx.noise)
+            scale_gradient = ctx.noise.per_scale(_dot(behind if ctx.masked else gradient, ctx.noise.unit))
         return behind, scale_gradient, None, None
 
 

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantnas_ext.quantization import value_range
-from quantnas_ext.quantization.noise import add_noise
 from quantnas_ext.quantization.noisy_convolution import Noise, noisy_relu
 from quantnas_ext.search.supernet_context import SupernetContext
 
@@ -24,8 +23,7 @@ class LayerInput:
     """
 
     def __init__(self, x: Tensor, *, relu: bool = False, shared: bool = True) -> None:
-        self.before = x
-        """In front of the ReLU, if there is one."""
+        self._x = x
         self._relu = relu
         self._shared = shared
         self._plain: Tensor | None = None
@@ -38,14 +36,14 @@ class LayerInput:
     def plain(self) -> Tensor:
         """Behind the ReLU, if there is one."""
         if self._plain is None:
-            self._plain = F.relu(self.before) if self._relu else self.before
+            self._plain = F.relu(self._x) if self._relu else self._x
         return self._plain
 
     @property
     def span(self) -> Tensor:
         """``max - min`` of that."""
         if self._span is None:
-            self._span = value_range(self.before, relu=self._relu)
+            self._span = value_range(self.plain)
         return self._span
 
     def for_fusion(self) -> tuple[Tensor, bool]:
@@ -54,15 +52,17 @@ class LayerInput:
             return self.noisy, False
         if self._shared or not self._relu:
             return self.plain, False
-        return self.before, True
+        return self._x, True
+
+    def noise(self, context: SupernetContext, scale: Tensor) -> Noise:
+        """Noise for one of the layers, with a step in units of the range."""
+        x, fused = self.for_fusion()
+        return Noise(scale, context.bank.take(x), None if fused else self.span, of_range=fused)
 
     def add_noise(self, context: SupernetContext, scale: Tensor) -> None:
-        """Give it noise of a step, in units of its range, that all layers share."""
-        unit = context.bank.take(self.before)
-        if self._relu:
-            self.noisy = noisy_relu(self.before, Noise(scale, unit, self.span), masked=context.quantization.masked)
-        else:
-            self.noisy = add_noise(self.before, scale * self.span, unit, masked=context.quantization.masked)
+        """Give it noise of a step, in units of its range behind the ReLU, that all layers share."""
+        noise = Noise(scale, context.bank.take(self._x), of_range=True)
+        self.noisy = noisy_relu(self._x, noise, masked=context.quantization.masked)
 
     def quantized(self, name: str, quantizers: nn.ModuleDict) -> Tensor:
         """Quantized by the quantizer of a name; those of a name are one and the same for all layers that read it."""

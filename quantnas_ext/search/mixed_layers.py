@@ -155,8 +155,7 @@ class MixedQuantLayer(SupernetModule):
         """Noise for an input under the present draw; None where it has some already."""
         if not (self.noise() and self._noisy_inputs) or source.noisy is not None:
             return None
-        context = self.context
-        return Noise(context.noise_scales().inputs[self.row], context.bank.take(source.before), source.span)
+        return source.noise(self.context, self.context.noise_scales().inputs[self.row])
 
     def direct_kernels(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """For every activation quantizer in use: probability and quantized weight of each precision that reads it."""
@@ -205,10 +204,10 @@ class MixedQuantLayer(SupernetModule):
         noise, weight, bias = self.input_noise(source), self.weight, self.bias
         x = source.plain if source.noisy is None else source.noisy
         if noise is not None:
-            x = add_noise(x, noise.step, noise.unit, masked=self.context.quantization.masked)
+            x = add_noise(x, noise.sized(x).step, noise.unit, masked=self.context.quantization.masked)
         weight_noise = self.weight_noise()
         if weight_noise is not None:
-            weight = add_noise(weight, weight_noise.step, weight_noise.unit)
+            weight = add_noise(weight, weight_noise.sized(weight).step, weight_noise.unit)
         if factor is not None:
             weight = weight * factor.to(weight.dtype)
             bias = bias if bias is None else bias * factor
