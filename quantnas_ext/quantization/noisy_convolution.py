@@ -96,21 +96,26 @@ class _NoisyConvolution(torch.autograd.Function):
         ctx.weight_noise = None if weight_noise is None else weight_noise.sized(weight)
         kernel = _noisy_weight(weight, ctx)
         kernel = _of_dtype(kernel if factor is None else kernel * _of_dtype(factor, weight.dtype), ctx.dtype)
-        ctx.save_for_backward(x, weight, bias, factor, kernel)
+        noisy_x = _with_noise(seen, ctx.x_noise, ctx)
+        need = ctx.needs_input_grad
+        along = _sampled_along_noise(noisy_x, ctx) if need[5] and not (need[1] or need[3]) else None
+        ctx.save_for_backward(x, weight, bias, factor, kernel, along)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
-        return _convolve(_with_noise(seen, ctx.x_noise, ctx), kernel, bias, geometry)
+        return _convolve(noisy_x, kernel, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, weight, bias, factor, kernel = ctx.saved_tensors
+        x, weight, bias, factor, kernel, along = ctx.saved_tensors
         x_noise, weight_noise = ctx.x_noise, ctx.weight_noise
         need = ctx.needs_input_grad
         for_bias = bias is not None and (need[2] or need[3])
         exact = need[1] or need[3]
         # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
-        inputs = _noisy_input(x, ctx) if exact else _of_dtype(x, ctx.dtype)
+        inputs = _of_dtype(x, ctx.dtype)
+        if exact:
+            inputs = _with_noise(x.clamp_min(0) if ctx.relu else x, x_noise, ctx)
         stride, padding, dilation, groups = ctx.geometry
         x_gradient, kernel_gradient, bias_gradient = torch.ops.aten.convolution_backward(
             gradient,
@@ -145,7 +150,8 @@ class _NoisyConvolution(torch.autograd.Function):
             if need[5]:
                 results[5] = weight_noise.per_scale(_dot(kernel_gradient, weight_noise.unit))
         elif need[5]:
-            derivative = _sampled_derivative(x, gradient, ctx)
+            part = gradient[: along.shape[0], :, ::STRIDE, ::STRIDE]
+            derivative = (along * part).sum(dtype=_of_sums(part)) * (gradient.numel() / part.numel())
             results[5] = weight_noise.per_scale(derivative if factor is None else derivative * factor)
         if for_bias:
             bias_gradient = _of_dtype(bias_gradient, bias.dtype)
@@ -176,34 +182,26 @@ def _with_noise(seen: Tensor, noise: _Sized | None, ctx: Any) -> Tensor:
     return _of_dtype(seen, ctx.dtype)
 
 
-def _noisy_input(x: Tensor, ctx: Any, samples: int | None = None) -> Tensor:
-    """What the convolution sees of an input, or of its first samples, once more."""
-    noise = ctx.x_noise
-    if samples is not None:
-        x = x[:samples]
-        noise = None if noise is None else noise._replace(unit=noise.unit[:samples])
-    return _with_noise(x.clamp_min(0) if ctx.relu else x, noise, ctx)
-
-
 def _noisy_weight(weight: Tensor, ctx: Any) -> Tensor:
     noise = ctx.weight_noise
     return weight if noise is None else add_noise(weight, noise.step, noise.unit)
 
 
-def _sampled_derivative(x: Tensor, gradient: Tensor, ctx: Any) -> Tensor:
-    """Derivative by the step of the weight's noise, estimated on a part of the samples and positions of the output."""
-    samples = -(-x.shape[0] // SHARE)
+def _sampled_along_noise(noisy_x: Tensor, ctx: Any) -> Tensor:
+    """How the output moves with the step of the weight's noise, on a part of its samples and positions."""
     (stride_y, stride_x), *others = ctx.geometry
     geometry = Geometry((STRIDE * stride_y, STRIDE * stride_x), *others)
-    kernel = _of_dtype(ctx.weight_noise.unit, ctx.dtype)
-    output = _convolve(_noisy_input(x, ctx, samples), kernel, None, geometry)
-    part = gradient[:samples, :, ::STRIDE, ::STRIDE]
-    return _dot(output, part) * (gradient.numel() / part.numel())
+    samples = -(-noisy_x.shape[0] // SHARE)
+    return _convolve(noisy_x[:samples], _of_dtype(ctx.weight_noise.unit, ctx.dtype), None, geometry)
+
+
+def _of_sums(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Sum of products, a float32 scalar at least."""
-    dtype = torch.promote_types(a.dtype, torch.float32)
+    dtype = _of_sums(a)
     a, b = flattened(a, b)
     return torch.dot(_of_dtype(a, dtype), _of_dtype(b, dtype))
 
