@@ -102,7 +102,8 @@ class _Layout(NamedTuple):
             merged one is a block diagonal there.
         """
         size, strides, offset = _strides(shape, placement, self.channels_last)
-        return merged.as_strided((len(merged), *size), (merged.stride(0), *strides), merged.storage_offset() + offset)
+        whole = (merged.shape[0], *size), (merged.stride(0), *strides)
+        return merged.as_strided(*whole, merged.storage_offset() + offset)
 
 
 class _MergedKernels(torch.autograd.Function):
@@ -129,7 +130,7 @@ class _MergedKernels(torch.autograd.Function):
         for index, placement in enumerate(placements):
             weight = layout.in_order(weights[index])
             if steps is not None and units is not None:
-                weight = torch.addcmul(weight, layout.in_order(units[index]), steps[index])
+                weight = torch.addcmul(weight, units[index].view(weight.shape), steps[index])
             entries = layout.entries(merged, shape, placement)
             entries.addcmul_(weight.reshape(entries.shape[1:]), of_weights[index])
         return merged.permute(0, 1, 4, 2, 3) if layout.channels_last else merged
@@ -152,11 +153,11 @@ def _gradients(ctx: Any, merged: Tensor) -> tuple[Any, ...]:
     along_units: list[Tensor] = []
     for_weights: list[Tensor | None] = []
     for index, placement in enumerate(ctx.placements):
-        entries = layout.entries(merged, ctx.shape, placement).reshape(len(merged), -1)
+        entries = layout.entries(merged, ctx.shape, placement).reshape(merged.shape[0], -1)
         if need_factors:
             along_weights.append(torch.mv(entries, layout.flat(weights[index])))
         if noisy:
-            along_units.append(torch.mv(entries, layout.flat(ctx.units[index])))
+            along_units.append(torch.mv(entries, ctx.units[index]))
         gradient = torch.mv(entries.t(), of_weights[index]) if need_weights[index] else None
         for_weights.append(gradient if gradient is None else layout.in_usual_order(gradient, weights[index]))
     for_factors = for_scales = None
@@ -189,7 +190,7 @@ def merged_kernels(
         weights: ``[C_out_k, C_in / groups_k, ...]`` each.
         factors: ``[kernels, K]``; each row makes a kernel of the same weights and noise.
         scales: ``[K]`` steps of the weights' noise; None for no noise.
-        units: unit noise, shape of each weight; with ``scales``.
+        units: unit noise, a vector for each weight in the order in which weights lie in memory; with ``scales``.
 
     Returns:
         The kernels, differentiable in weights, factors and scales.

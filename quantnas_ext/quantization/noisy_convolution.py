@@ -13,8 +13,8 @@ from quantnas_ext.quantization.noise import add_noise, as_factor, flattened, val
 SHARE = 4
 """Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
 
-STRIDE = 3
-"""There, on every STRIDE-th row and column of the output; prime to the factors of pixel shuffle 2 and 4."""
+STRIDE = 5
+"""There, on every STRIDE-th row and column of the output; prime to the factors of a pixel shuffle, 2, 3 and 4."""
 
 
 class Geometry(NamedTuple):
@@ -238,6 +238,15 @@ def noisy_conv2d(
         ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales. Where neither
         weight nor factor need a gradient, that of the weight noise's scale is estimated on a part of the output.
     """
+    if x_noise is None and not relu and (weight_noise is None or not weight_noise.scale.requires_grad):
+        # Nothing that the function would do better than autograd.
+        if weight_noise is not None:
+            noise = weight_noise.sized(weight)
+            weight = add_noise(weight, noise.step, noise.unit)
+        if factor is not None:
+            weight = weight * _of_dtype(factor, weight.dtype)
+            bias = None if bias is None else bias * _of_dtype(factor, bias.dtype)
+        return F.conv2d(x, weight, bias, *geometry)
     output: Tensor = _NoisyConvolution.apply(
         x,
         weight,

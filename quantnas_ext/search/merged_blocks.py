@@ -208,7 +208,7 @@ class _Evaluation:
         spans = torch.stack([layer.weight_span() for layer in layers])
         noise: dict[str, Any] = {
             "scales": of_weights * spans,
-            "units": [context.bank.take(layer.weight) for layer in layers],
+            "units": context.bank.take_vectors([layer.weight for layer in layers]),
         }
         weights = [layer.weight for layer in layers]
         if source.noisy is not None:
