@@ -22,6 +22,7 @@ from quantnas_ext.config import DataConfig
 from quantnas_ext.reporting.table import format_table
 from quantnas_ext.search import QuantNAS
 from quantnas_ext.search.merged_blocks import MixedSharedInput
+from quantnas_ext.search.phases import frozen
 from quantnas_ext.search.search_quantization import SearchQuantization
 from quantnas_ext.spaces import SRRFDNSpace
 from quantnas_ext.sr.patches import PatchDataset
@@ -53,6 +54,7 @@ class Fidelity:
         self.space = SRRFDNSpace(scale=2, width=24, cells=1, adq=False)
         self.strategy = QuantNAS()
         self.strategy.mutate_model(self.space)
+        self.weights = list(self.space.parameters())
         for logits in self.strategy.distribution.parameters():
             nn.init.normal_(logits)
         photographs = with_photographs(DataConfig(photographs="data/photographs"), scale=2)
@@ -108,7 +110,8 @@ class Fidelity:
         for step in range(self.draws):
             self.strategy.context.bank.begin(seed, 0, step, 0)
             self.strategy.distribution.draw()
-            found = torch.autograd.grad(self.loss(self.batches[0]), logits)
+            with frozen(self.weights):  # as in a search
+                found = torch.autograd.grad(self.loss(self.batches[0]), logits)
             for mean, gradient in zip(gradients, found, strict=True):
                 mean += gradient
             output = outputs.pop()

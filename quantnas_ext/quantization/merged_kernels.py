@@ -70,9 +70,7 @@ class _Layout(NamedTuple):
     @classmethod
     def of(cls, weights: Sequence[Tensor]) -> _Layout:
         """Channels last where any weight has them last; those of 1x1 kernels lie both ways."""
-        return cls(
-            any(not w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last) for w in weights)
-        )
+        return cls(any(not w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last) for w in weights))
 
     def in_order(self, weight: Tensor) -> Tensor:
         """``[C_out, C_in, k, l]`` with its dimensions in the order of memory."""

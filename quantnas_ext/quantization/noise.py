@@ -96,9 +96,7 @@ def unit_noise_(x: Tensor, distribution: NoiseDistribution, generator: torch.Gen
     return x.normal_(0.0, 0.5, generator=generator)
 
 
-def add_noise(
-    x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False, in_place: bool = False
-) -> Tensor:
+def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False, in_place: bool = False) -> Tensor:
     """``x + scale * noise``.
 
     Args:

@@ -91,6 +91,10 @@ class NoiseBank:
         vectors = buffer[offset : offset + sum(lengths)].to(likes[0].dtype).split(lengths)
         return list(vectors)
 
+    def integer(self) -> int:
+        """A random integer from 0 to 65535, a function of the same things."""
+        return self._offsets.getrandbits(16)
+
     def _place(self, device: torch.device, count: int) -> tuple[Tensor, int]:
         """A buffer, and where in it the next so many numbers begin."""
         if self._key is None:

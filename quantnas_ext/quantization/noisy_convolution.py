@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -34,12 +35,14 @@ class Noise(NamedTuple):
         unit: unit noise of the tensor's shape.
         span: scalar without gradient that the step is in units of; None for 1.
         of_range: whether the step is in units of the range of the tensor instead, which is not known yet.
+        corner: two random integers that choose the positions on which a gradient of the scale is estimated.
     """
 
     scale: Tensor
     unit: Tensor
     span: Tensor | None = None
     of_range: bool = False
+    corner: tuple[int, int] = (0, 0)
 
     def sized(self, x: Tensor) -> _Sized:
         """For the tensor that gets it."""
@@ -71,6 +74,54 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+class _Grid(NamedTuple):
+    """Some samples and every so many rows and columns of a convolution's output, each as likely as any other.
+
+    Attributes:
+        samples: the first so many.
+        rows, columns: of the output.
+        padding: of the input, less what lies in front of the first row and column; negative where that is more.
+        geometry: of the convolution that gives these positions alone, of the padded input.
+        share: how many times as many positions there are in all.
+    """
+
+    samples: int
+    rows: slice
+    columns: slice
+    padding: tuple[int, int, int, int]
+    geometry: Geometry
+    share: float
+
+    @classmethod
+    def of(cls, x: Sequence[int], kernel: Sequence[int], geometry: Geometry, corner: tuple[int, int]) -> _Grid:
+        """For the shapes of input and kernel."""
+        steps, starts, padding = [], [], []
+        for axis in (0, 1):
+            stride, pad, dilation = (of[axis] for of in geometry[:3])
+            size = (x[2 + axis] + 2 * pad - dilation * (kernel[2 + axis] - 1) - 1) // stride + 1
+            steps.append(min(STRIDE, size))
+            starts.append(corner[axis] % steps[axis])
+            padding.append((pad - starts[axis] * stride, pad))
+        samples = -(-x[0] // SHARE)
+        stride_y, stride_x = (step * stride for step, stride in zip(steps, geometry.stride, strict=True))
+        return cls(
+            samples,
+            slice(starts[0], None, steps[0]),
+            slice(starts[1], None, steps[1]),
+            (*padding[1], *padding[0]),
+            Geometry((stride_y, stride_x), (0, 0), geometry.dilation, geometry.groups),
+            x[0] / samples * steps[0] * steps[1],
+        )
+
+    def of_input(self, x: Tensor) -> Tensor:
+        """What the convolution of this geometry reads."""
+        return F.pad(x[: self.samples], self.padding)
+
+    def of_output(self, output: Tensor) -> Tensor:
+        """These positions of it."""
+        return output[: self.samples, :, self.rows, self.columns]
+
+
 class _NoisyConvolution(torch.autograd.Function):
     """Keeps the noisy kernel, and the input as it is: the noisy one is made anew in the backward pass."""
 
@@ -98,7 +149,11 @@ class _NoisyConvolution(torch.autograd.Function):
         kernel = _of_dtype(kernel if factor is None else kernel * _of_dtype(factor, weight.dtype), ctx.dtype)
         noisy_x = _with_noise(seen, ctx.x_noise, ctx)
         need = ctx.needs_input_grad
-        along = _sampled_along_noise(noisy_x, ctx) if need[5] and not (need[1] or need[3]) else None
+        along = None
+        if need[5] and not (need[1] or need[3]):
+            ctx.grid = _Grid.of(x.shape, weight.shape, geometry, cast(Noise, weight_noise).corner)
+            unit = _of_dtype(cast(Noise, weight_noise).unit, ctx.dtype)
+            along = _convolve(ctx.grid.of_input(noisy_x), unit, None, ctx.grid.geometry)
         ctx.save_for_backward(x, weight, bias, factor, kernel, along)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
@@ -150,8 +205,7 @@ class _NoisyConvolution(torch.autograd.Function):
             if need[5]:
                 results[5] = weight_noise.per_scale(_dot(kernel_gradient, weight_noise.unit))
         elif need[5]:
-            part = gradient[: along.shape[0], :, ::STRIDE, ::STRIDE]
-            derivative = (along * part).sum(dtype=_of_sums(part)) * (gradient.numel() / part.numel())
+            derivative = (along * ctx.grid.of_output(gradient)).sum(dtype=_of_sums(along)) * ctx.grid.share
             results[5] = weight_noise.per_scale(derivative if factor is None else derivative * factor)
         if for_bias:
             bias_gradient = _of_dtype(bias_gradient, bias.dtype)
@@ -185,14 +239,6 @@ def _with_noise(seen: Tensor, noise: _Sized | None, ctx: Any) -> Tensor:
 def _noisy_weight(weight: Tensor, ctx: Any) -> Tensor:
     noise = ctx.weight_noise
     return weight if noise is None else add_noise(weight, noise.step, noise.unit)
-
-
-def _sampled_along_noise(noisy_x: Tensor, ctx: Any) -> Tensor:
-    """How the output moves with the step of the weight's noise, on a part of its samples and positions."""
-    (stride_y, stride_x), *others = ctx.geometry
-    geometry = Geometry((STRIDE * stride_y, STRIDE * stride_x), *others)
-    samples = -(-noisy_x.shape[0] // SHARE)
-    return _convolve(noisy_x[:samples], _of_dtype(ctx.weight_noise.unit, ctx.dtype), None, geometry)
 
 
 def _of_sums(x: Tensor) -> torch.dtype:

@@ -195,9 +195,7 @@ class _Evaluation:
             width = next(la.out_channels for c, la in zip(merger.candidates, layers, strict=True) if c.block == block)
             self._add(block, output if width == output.shape[1] else output.narrow(1, start, width))
 
-    def _noise(
-        self, merger: Merger, layers: Sequence[MixedQuantConv2d], probabilities: Tensor, rows: Tensor
-    ) -> Tensor:
+    def _noise(self, merger: Merger, layers: Sequence[MixedQuantConv2d], probabilities: Tensor, rows: Tensor) -> Tensor:
         """With a scale for every candidate: a second convolution, of the noise, has their scales in its kernel.
 
         Each candidate takes the noise with a random sign. So the noises of two candidates do not correlate, and the

@@ -140,7 +140,8 @@ class MixedQuantLayer(SupernetModule):
         if not (self.noise() and self._noisy_weights):
             return None
         context, weight = self.context, self.weight
-        return Noise(context.noise_scales().weights[self.row], context.bank.take(weight), self.weight_span())
+        scale, bank = context.noise_scales().weights[self.row], context.bank
+        return Noise(scale, bank.take(weight), self.weight_span(), corner=(bank.integer(), bank.integer()))
 
     def weight_span(self) -> Tensor:
         """``max - min`` of the weight, computed once a step of the search: both phases see the same weight."""

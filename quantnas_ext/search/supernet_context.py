@@ -29,7 +29,6 @@ class NoiseScales(NamedTuple):
     inputs: tuple[Tensor, ...]
 
 
-
 class SupernetContext:
     """Shared by the modules of one supernet.
 

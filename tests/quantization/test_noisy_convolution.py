@@ -12,10 +12,11 @@ def doubles(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("geometry", [Geometry(padding=(1, 1)), Geometry((2, 1), (2, 2), (2, 2), 2)])
 def test_noisy_convolution_is_its_formula_with_the_gradients_of_finite_differences(
-    masked: bool, geometry: Geometry
+    relu: bool, masked: bool, geometry: Geometry
 ) -> None:
     torch.manual_seed(0)
     x, weight, bias = doubles(2, 4, 6, 5), doubles(6, 4 // geometry.groups, 3, 3), doubles(6)
@@ -26,13 +27,18 @@ def test_noisy_convolution_is_its_formula_with_the_gradients_of_finite_differenc
 
     def function(*inputs: Tensor) -> Tensor:
         x, weight, bias, x_scale, weight_scale, factor = inputs
-        noises = {"x_noise": Noise(x_scale, x_unit), "weight_noise": Noise(weight_scale, weight_unit)}
-        return noisy_conv2d(x, weight, bias, geometry, **noises, factor=factor, masked=masked)
+        noises = {
+            "x_noise": Noise(x_scale, x_unit, of_range=relu),
+            "weight_noise": Noise(weight_scale, weight_unit, torch.tensor(0.7, dtype=torch.float64)),
+        }
+        return noisy_conv2d(x, weight, bias, geometry, **noises, factor=factor, relu=relu, masked=masked)
 
     def formula(*inputs: Tensor) -> Tensor:
         x, weight, bias, x_scale, weight_scale, factor = inputs
+        x = x.relu() if relu else x
+        step = x_scale * (x.max() - x.min()).detach() if relu else x_scale
         unit = x_unit * (x != 0) if masked else x_unit
-        return factor * F.conv2d(x + x_scale * unit, weight + weight_scale * weight_unit, bias, *geometry)
+        return factor * F.conv2d(x + step * unit, weight + 0.7 * weight_scale * weight_unit, bias, *geometry)
 
     inputs = (x, weight, bias, x_scale, weight_scale, factor)
     torch.testing.assert_close(function(*inputs), formula(*inputs))
@@ -43,8 +49,26 @@ def test_noisy_convolution_is_its_formula_with_the_gradients_of_finite_differenc
         strict=True,
     ):
         torch.testing.assert_close(one, other)
-    if not masked:  # the mask jumps at zero
+    if not (masked or relu):  # the mask jumps at zero, and the range has no gradient
         assert torch.autograd.gradcheck(function, inputs)
+
+
+def test_the_gradient_of_weight_noise_that_frozen_weights_get_estimates_the_whole_one() -> None:
+    torch.manual_seed(0)
+    scales = {name: torch.tensor(0.2, requires_grad=True) for name in ("estimated", "whole")}
+    found: dict[str, list[float]] = {"estimated": [], "whole": []}
+    for step in range(300):
+        x, weight, upstream = torch.rand(4, 3, 20, 20), torch.randn(5, 3, 3, 3), torch.rand(4, 5, 20, 20)
+        unit = torch.rand_like(weight) - 0.4
+        for name, scale in scales.items():
+            noise = Noise(scale, unit, corner=(step, step // 5))
+            kernel = weight.requires_grad_(name == "whole")
+            y = noisy_conv2d(x, kernel, None, Geometry(padding=(1, 1)), weight_noise=noise)
+            found[name].append(float(torch.autograd.grad(y, scale, upstream)[0]))
+    estimated, whole = (torch.tensor(found[name]) for name in ("estimated", "whole"))
+    assert not torch.allclose(estimated, whole, rtol=1e-3)
+    assert estimated.mean().item() == pytest.approx(whole.mean().item(), rel=0.02)
+    assert torch.corrcoef(torch.stack([estimated, whole]))[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("masked", [False, True])
