@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from quantnas_ext.quantization.noise import add_noise, as_factor, flattened, value_range
 
 SHARE = 4
-"""Where nothing else needs the gradient of a kernel, that of its noise's step is estimated on 1 / SHARE of a batch."""
+"""Where nothing else needs the gradient of a tensor, that of its noise's step is estimated on 1 / SHARE of a batch."""
 
 STRIDE = 5
-"""There, on every STRIDE-th row and column of the output; prime to the factors of a pixel shuffle, 2, 3 and 4."""
+"""For kernels, on every STRIDE-th row and column of the output; prime to the factors of a pixel shuffle, 2, 3 and 4."""
 
 
 class Geometry(NamedTuple):
@@ -113,17 +113,33 @@ class _Grid(NamedTuple):
             x[0] / samples * steps[0] * steps[1],
         )
 
-    def of_input(self, x: Tensor) -> Tensor:
-        """What the convolution of this geometry reads."""
-        return F.pad(x[: self.samples], self.padding)
+    def convolved(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """These positions of the convolution, ``[samples, rows, columns, C_out]``.
+
+        As a product of matrices: a convolution would be set up anew for every corner, which takes longer than itself.
+        """
+        x = F.pad(x[: self.samples], self.padding)
+        (stride_y, stride_x), _, (dilation_y, dilation_x), groups = self.geometry
+        outputs, inputs, height, width = kernel.shape
+        rows = (x.shape[2] - dilation_y * (height - 1) - 1) // stride_y + 1
+        columns = (x.shape[3] - dilation_x * (width - 1) - 1) // stride_x + 1
+        n, c, h, w = x.stride()
+        patches = x.as_strided(
+            (groups, self.samples, rows, columns, height, width, inputs),
+            (c * inputs, n, h * stride_y, w * stride_x, h * dilation_y, w * dilation_x, c),
+            x.storage_offset(),
+        ).reshape(groups, self.samples * rows * columns, -1)
+        kernels = kernel.permute(0, 2, 3, 1).reshape(groups, outputs // groups, -1)
+        products = torch.bmm(patches, kernels.mT) if groups > 1 else torch.mm(patches[0], kernels[0].t())[None]
+        return products.transpose(0, 1).reshape(self.samples, rows, columns, outputs)
 
     def of_output(self, output: Tensor) -> Tensor:
-        """These positions of it."""
-        return output[: self.samples, :, self.rows, self.columns]
+        """These positions of it, ``[samples, rows, columns, C_out]``."""
+        return output[: self.samples, :, self.rows, self.columns].permute(0, 2, 3, 1)
 
 
 class _NoisyConvolution(torch.autograd.Function):
-    """Keeps the noisy kernel, and the input as it is: the noisy one is made anew in the backward pass."""
+    """Keeps the noisy kernel and, where no other layer reads it, the noisy input; else that is made anew."""
 
     @staticmethod
     def forward(
@@ -138,9 +154,11 @@ class _NoisyConvolution(torch.autograd.Function):
         weight_noise: Noise | None,
         relu: bool,
         masked: bool,
+        for_scale: bool,
         geometry: Geometry,
     ) -> Tensor:
-        ctx.relu, ctx.masked, ctx.geometry, ctx.dtype = relu, masked, geometry, autocast_dtype(x)
+        ctx.relu, ctx.masked, ctx.for_scale = relu, masked, for_scale
+        ctx.geometry, ctx.dtype = geometry, autocast_dtype(x)
         # Their units are views of a buffer that stays as it is until the next phase: kept, but not as saved tensors.
         seen = x.clamp_min(0) if relu else x
         ctx.x_noise = None if x_noise is None else x_noise.sized(seen)
@@ -153,8 +171,9 @@ class _NoisyConvolution(torch.autograd.Function):
         if need[5] and not (need[1] or need[3]):
             ctx.grid = _Grid.of(x.shape, weight.shape, geometry, cast(Noise, weight_noise).corner)
             unit = _of_dtype(cast(Noise, weight_noise).unit, ctx.dtype)
-            along = _convolve(ctx.grid.of_input(noisy_x), unit, None, ctx.grid.geometry)
-        ctx.save_for_backward(x, weight, bias, factor, kernel, along)
+            along = ctx.grid.convolved(noisy_x, unit)
+        kept = noisy_x if relu and (need[1] or need[3]) else None
+        ctx.save_for_backward(x, weight, bias, factor, kernel, along, kept)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
         return _convolve(noisy_x, kernel, bias, geometry)
@@ -162,30 +181,26 @@ class _NoisyConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, weight, bias, factor, kernel, along = ctx.saved_tensors
+        x, weight, bias, factor, kernel, along, noisy_x = ctx.saved_tensors
         x_noise, weight_noise = ctx.x_noise, ctx.weight_noise
         need = ctx.needs_input_grad
         for_bias = bias is not None and (need[2] or need[3])
         exact = need[1] or need[3]
-        # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
-        inputs = _of_dtype(x, ctx.dtype)
-        if exact:
-            inputs = _with_noise(x.clamp_min(0) if ctx.relu else x, x_noise, ctx)
-        stride, padding, dilation, groups = ctx.geometry
-        x_gradient, kernel_gradient, bias_gradient = torch.ops.aten.convolution_backward(
-            gradient,
-            inputs,
-            kernel,
-            [kernel.shape[0]],
-            stride,
-            padding,
-            dilation,
-            False,
-            [0, 0],
-            groups,
-            [need[0] or need[4], exact, for_bias],
+        if noisy_x is None:
+            # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
+            noisy_x = _with_noise(x, x_noise, ctx) if exact else _of_dtype(x, ctx.dtype)
+        for_input = need[0] or need[4]
+        # For the scale of noise alone a part of the batch will do.
+        estimated = for_input and (ctx.for_scale or not need[0])
+        x_gradient, kernel_gradient, bias_gradient = _gradients(
+            ctx, gradient, noisy_x, kernel, [for_input and not estimated, exact, for_bias]
         )
-        results: list[Tensor | None] = [None] * 11
+        if estimated:
+            samples = -(-len(x) // SHARE)
+            part, _, _ = _gradients(ctx, gradient[:samples], noisy_x[:samples], kernel, [True, False, False])
+            x_gradient = torch.zeros_like(noisy_x)
+            torch.mul(part, len(x) / samples, out=x_gradient[:samples])
+        results: list[Tensor | None] = [None] * 12
         if need[4]:
             unit = x_noise.unit
             if ctx.masked:
@@ -214,6 +229,15 @@ class _NoisyConvolution(torch.autograd.Function):
             if need[2]:
                 results[2] = bias_gradient if factor is None else bias_gradient * factor.to(bias.dtype)
         return tuple(results)
+
+
+def _gradients(ctx: Any, gradient: Tensor, x: Tensor, kernel: Tensor, need: list[bool]) -> tuple[Tensor, ...]:
+    """Those of input, kernel and bias that are needed."""
+    stride, padding, dilation, groups = ctx.geometry
+    gradients: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        gradient, x, kernel, [kernel.shape[0]], stride, padding, dilation, False, [0, 0], groups, need
+    )
+    return gradients
 
 
 def _of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -263,6 +287,7 @@ def noisy_conv2d(
     factor: Tensor | None = None,
     relu: bool = False,
     masked: bool = False,
+    for_scale: bool = False,
 ) -> Tensor:
     """``factor * conv2d(x + D_x e_x, weight + D_w e_w, bias)``, or with ``relu(x)`` in place of ``x``.
 
@@ -279,12 +304,15 @@ def noisy_conv2d(
         factor: a scalar, such as a candidate's probability; on a kernel it costs less than on an output.
         relu: whether a ReLU comes first.
         masked: leave zeros of ``x``, or behind the ReLU, as they are.
+        for_scale: whether the gradient of ``x`` serves nothing but the scale of noise that it has already.
 
     Returns:
-        ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales. Where neither
-        weight nor factor need a gradient, that of the weight noise's scale is estimated on a part of the output.
+        ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales. Where nothing
+        else needs the gradient of weight and factor, or of the input, that of their noise's scale is estimated, without
+        bias, on a part of the output.
     """
-    if x_noise is None and not relu and (weight_noise is None or not weight_noise.scale.requires_grad):
+    for_scale = for_scale and x.requires_grad
+    if not (relu or for_scale) and x_noise is None and (weight_noise is None or not weight_noise.scale.requires_grad):
         # Nothing that the function would do better than autograd.
         if weight_noise is not None:
             noise = weight_noise.sized(weight)
@@ -304,6 +332,7 @@ def noisy_conv2d(
         weight_noise,
         relu,
         masked,
+        for_scale,
         geometry,
     )
     return output

@@ -54,6 +54,11 @@ class LayerInput:
             return self.plain, False
         return self._x, True
 
+    @property
+    def for_scale(self) -> bool:
+        """Whether its gradient serves the scale of the shared noise alone."""
+        return self.noisy is not None and not self._x.requires_grad
+
     def noise(self, context: SupernetContext, scale: Tensor) -> Noise:
         """Noise for one of the layers, with a step in units of the range."""
         x, fused = self.for_fusion()

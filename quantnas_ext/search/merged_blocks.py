@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput
 from quantnas_ext.quantization.merged_kernels import merged_kernels
 from quantnas_ext.quantization.noise import safe_sqrt
-from quantnas_ext.quantization.noisy_convolution import SHARE
+from quantnas_ext.quantization.noisy_convolution import SHARE, Geometry, noisy_conv2d
 from quantnas_ext.search.layer_input import LayerInput
 from quantnas_ext.search.merge_plan import Candidate, Merger, plan
 from quantnas_ext.search.mixed_layers import MixedQuantConv2d
@@ -211,7 +211,8 @@ class _Evaluation:
         weights = [layer.weight for layer in layers]
         if source.noisy is not None:
             (kernel,) = merged_kernels(merger.shape, merger.placements, weights, probabilities[None], **noise)
-            return self._convolve(source.noisy, kernel, merger)
+            geometry = Geometry(padding=merger.padding, groups=merger.shape.groups)
+            return noisy_conv2d(source.noisy, kernel, None, geometry, for_scale=source.for_scale)
         signs = context.bank.take(probabilities).sign()
         factors = torch.stack([probabilities, probabilities * signs * of_inputs * source.span])
         kernel, noise_kernel = merged_kernels(merger.shape, merger.placements, weights, factors, **noise)

@@ -254,6 +254,7 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
             factor=factor,
             relu=relu,
             masked=self.context.quantization.masked,
+            for_scale=source.for_scale,
         )
 
 
