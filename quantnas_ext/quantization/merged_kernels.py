@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from quantnas_ext.quantization.noise import safe_sqrt
 
 
 @dataclass(frozen=True)
@@ -112,25 +115,19 @@ class _MergedKernels(torch.autograd.Function):
         ctx: Any,
         shape: MergedShape,
         placements: Sequence[Placement],
-        units: Sequence[Tensor] | None,
         factors: Tensor,
-        scales: Tensor | None,
         *weights: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(factors, scales, *weights)
-        ctx.shape, ctx.placements, ctx.units = shape, placements, units
+        ctx.save_for_backward(factors, *weights)
+        ctx.shape, ctx.placements = shape, placements
         ctx.layout = layout = _Layout.of(weights)
         outputs, inputs, height, width = shape.size
         size = (outputs, height, width, inputs) if layout.channels_last else shape.size
         merged = weights[0].new_zeros((len(factors), *size))
         of_weights = factors.to(merged.dtype)[..., None, None, None, None, None, None].unbind(1)
-        steps = None if scales is None else scales.to(merged.dtype).unbind()
         for index, placement in enumerate(placements):
-            weight = layout.in_order(weights[index])
-            if steps is not None and units is not None:
-                weight = torch.addcmul(weight, units[index].view(weight.shape), steps[index])
             entries = layout.entries(merged, shape, placement)
-            entries.addcmul_(weight.reshape(entries.shape[1:]), of_weights[index])
+            entries.addcmul_(layout.in_order(weights[index]).reshape(entries.shape[1:]), of_weights[index])
         return merged.permute(0, 1, 4, 2, 3) if layout.channels_last else merged
 
     @staticmethod
@@ -143,42 +140,25 @@ def _gradients(ctx: Any, merged: Tensor) -> tuple[Any, ...]:
     """Of all inputs, out of that of the merged kernels."""
     layout = ctx.layout
     merged = (merged.permute(0, 1, 3, 4, 2) if layout.channels_last else merged).contiguous()
-    factors, scales, *weights = ctx.saved_tensors
-    _, _, _, need_factors, need_scales, *need_weights = ctx.needs_input_grad
+    factors, *weights = ctx.saved_tensors
+    _, _, need_factors, *need_weights = ctx.needs_input_grad
     of_weights = factors.to(merged.dtype).unbind(1)
-    noisy = scales is not None and ctx.units is not None and (need_factors or need_scales)
     along_weights: list[Tensor] = []
-    along_units: list[Tensor] = []
     for_weights: list[Tensor | None] = []
     for index, placement in enumerate(ctx.placements):
         entries = layout.entries(merged, ctx.shape, placement).reshape(merged.shape[0], -1)
         if need_factors:
             along_weights.append(torch.mv(entries, layout.flat(weights[index])))
-        if noisy:
-            along_units.append(torch.mv(entries, ctx.units[index]))
         gradient = torch.mv(entries.t(), of_weights[index]) if need_weights[index] else None
         for_weights.append(gradient if gradient is None else layout.in_usual_order(gradient, weights[index]))
-    for_factors = for_scales = None
-    if need_factors:
-        for_factors = torch.stack(along_weights, dim=1).to(factors.dtype)
-    if noisy:
-        of_units = torch.stack(along_units, dim=1).to(factors.dtype)
-        if for_factors is not None:
-            for_factors = for_factors + of_units * scales
-        for_scales = (factors * of_units).sum(0).to(scales.dtype)
-    return None, None, None, for_factors, for_scales, *for_weights
+    for_factors = torch.stack(along_weights, dim=1).to(factors.dtype) if need_factors else None
+    return None, None, for_factors, *for_weights
 
 
 def merged_kernels(
-    shape: MergedShape,
-    placements: Sequence[Placement],
-    weights: Sequence[Tensor],
-    factors: Tensor,
-    *,
-    scales: Tensor | None = None,
-    units: Sequence[Tensor] | None = None,
+    shape: MergedShape, placements: Sequence[Placement], weights: Sequence[Tensor], factors: Tensor
 ) -> tuple[Tensor, ...]:
-    """``sum_k factor_k (W_k + scale_k e_k)``, every kernel padded with zeros to the merged shape.
+    """``sum_k factor_k W_k``, every kernel padded with zeros to the merged shape.
 
     Convolution is linear: ``sum_k p_k conv(x, W_k) = conv(x, sum_k p_k W_k)``.
 
@@ -186,12 +166,50 @@ def merged_kernels(
         shape: of the merged kernel.
         placements: where every weight goes.
         weights: ``[C_out_k, C_in / groups_k, ...]`` each.
-        factors: ``[kernels, K]``; each row makes a kernel of the same weights and noise.
-        scales: ``[K]`` steps of the weights' noise; None for no noise.
-        units: unit noise, a vector for each weight in the order in which weights lie in memory; with ``scales``.
+        factors: ``[kernels, K]``; each row makes a kernel of the same weights.
 
     Returns:
-        The kernels, differentiable in weights, factors and scales.
+        The kernels, differentiable in weights and factors.
     """
-    merged: Tensor = _MergedKernels.apply(shape, placements, units, factors, scales, *weights)
+    merged: Tensor = _MergedKernels.apply(shape, placements, factors, *weights)
     return (merged.squeeze(0),) if len(merged) == 1 else merged.unbind()
+
+
+class NoiseCells(NamedTuple):
+    """Where in a merged kernel the noise of each of its weights goes.
+
+    Attributes:
+        covered: ``[K, C_out * blocks * k * l]``, ones in the cells that a weight reaches; a cell is what one output
+            channel makes of one block of input channels at one place of the window.
+        blocks: of input channels; within one all weights reach the same.
+    """
+
+    covered: Tensor
+    blocks: int
+
+    @classmethod
+    def of(cls, shape: MergedShape, placements: Sequence[Placement], like: Tensor) -> NoiseCells:
+        """For kernels of that device and dtype."""
+        covered = torch.zeros(len(placements), *shape.size, device=like.device, dtype=like.dtype)
+        layout = _Layout(channels_last=False)
+        for index, placement in enumerate(placements):
+            layout.entries(covered[index : index + 1], shape, placement).fill_(1.0)
+        blocks = math.lcm(*(placement.groups // shape.groups for placement in placements))
+        return cls(covered[:, :, :: shape.size[1] // blocks].flatten(1), blocks)
+
+    def add_noise(self, kernel: Tensor, unit: Tensor, scales: Tensor) -> Tensor:
+        """``kernel + D e`` with the variance of ``sum_k scale_k e_k``, independent noise for each weight.
+
+        Args:
+            kernel: ``[C_out, C_in / groups, k, l]``.
+            unit: unit noise of that shape.
+            scales: ``[K]``, the steps of the weights times their factors.
+
+        Returns:
+            The shape of ``kernel``, differentiable in it and in the scales.
+        """
+        with torch.autocast(kernel.device.type, enabled=False):
+            steps = safe_sqrt(torch.mv(self.covered.t(), scales.to(kernel.dtype).square()))
+        steps = steps.view(len(kernel), self.blocks, 1, *kernel.shape[2:])
+        noisy = torch.addcmul(kernel.unflatten(1, (self.blocks, -1)), unit.unflatten(1, (self.blocks, -1)), steps)
+        return noisy.flatten(1, 2)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
-from quantnas_ext.quantization.merged_kernels import MergedShape, Placement
+from quantnas_ext.quantization.merged_kernels import MergedShape, NoiseCells, Placement
 from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 
 
@@ -79,6 +79,17 @@ class Merger:
             self.shape.place(self.starts[candidate.block], layer.weight, layer.dilation, layer.groups)
             for candidate, layer in layers
         ]
+
+    @functools.cached_property
+    def _cells(self) -> dict[Any, NoiseCells]:
+        return {}
+
+    def cells(self, kernel: Tensor) -> NoiseCells:
+        """Where the candidates' weight noise goes, for a kernel's device and dtype."""
+        key = kernel.device, kernel.dtype
+        if key not in self._cells:
+            self._cells[key] = NoiseCells.of(self.shape, self.placements, kernel)
+        return self._cells[key]
 
     @property
     def padding(self) -> tuple[int, int]:

@@ -176,12 +176,13 @@ class _Evaluation:
         """One noisy input for all that begin with a ReLU and a convolution."""
         entries, rows = self.plan.readers
         if len(rows):
-            scales = self.context.noise_scales().table[1][rows]
-            self.source.add_noise(self.context, block_noise_scale(self.table[entries], scales))
+            scales = self.context.noise_scales().table[1].index_select(0, rows)
+            probabilities = self.table.index_select(0, entries)
+            self.source.add_noise(self.context, block_noise_scale(probabilities, scales))
 
     def _add_merged(self, merger: Merger, positions: _Positions) -> None:
         layers = [cast(MixedQuantConv2d, candidate.only) for candidate in merger.candidates]
-        probabilities = self.table[positions.entries]
+        probabilities = self.table.index_select(0, positions.entries)
         if layers[0].direct:
             output = self._direct(merger, layers)
         elif self.noisy:
@@ -196,32 +197,31 @@ class _Evaluation:
             self._add(block, output if width == output.shape[1] else output.narrow(1, start, width))
 
     def _noise(self, merger: Merger, layers: Sequence[MixedQuantConv2d], probabilities: Tensor, rows: Tensor) -> Tensor:
-        """With a scale for every candidate: a second convolution, of the noise, has their scales in its kernel.
+        """One noise for the merged kernel; for the input, if it has none, a convolution of noise alone.
 
-        Each candidate takes the noise with a random sign. So the noises of two candidates do not correlate, and the
-        variance of the sum is that of candidates with noise of their own.
+        The second kernel has a scale for every candidate in it, and each takes the noise with a random sign. So the
+        noises of two candidates do not correlate, and the variance of the sum is that of candidates with noise of their
+        own. Products of both noises are left out.
         """
         context, source = self.context, self.source
-        of_weights, of_inputs = context.noise_scales().table[:, rows]
+        of_weights, of_inputs = context.noise_scales().table.index_select(1, rows)
         spans = torch.stack([layer.weight_span() for layer in layers])
-        noise: dict[str, Any] = {
-            "scales": of_weights * spans,
-            "units": context.bank.take_vectors([layer.weight for layer in layers]),
-        }
         weights = [layer.weight for layer in layers]
+        factors = probabilities[None]
+        if source.noisy is None:
+            signs = context.bank.take(probabilities).sign()
+            factors = torch.stack([probabilities, probabilities * signs * of_inputs * source.span])
+        kernel, *noise_kernels = merged_kernels(merger.shape, merger.placements, weights, factors)
+        kernel = merger.cells(kernel).add_noise(kernel, context.bank.take(kernel), probabilities * of_weights * spans)
         if source.noisy is not None:
-            (kernel,) = merged_kernels(merger.shape, merger.placements, weights, probabilities[None], **noise)
             geometry = Geometry(padding=merger.padding, groups=merger.shape.groups)
             return noisy_conv2d(source.noisy, kernel, None, geometry, for_scale=source.for_scale)
-        signs = context.bank.take(probabilities).sign()
-        factors = torch.stack([probabilities, probabilities * signs * of_inputs * source.span])
-        kernel, noise_kernel = merged_kernels(merger.shape, merger.placements, weights, factors, **noise)
         output = self._convolve(source.plain, kernel, merger)
         if context.quantization.masked:
             unit = context.bank.take(source.plain) * (source.plain != 0)
         else:
             unit = context.bank.take(source.plain[: noise_samples(len(output))])
-        of_noise = self._convolve(unit, noise_kernel, merger)
+        of_noise = self._convolve(unit, noise_kernels[0], merger)
         return (output.unflatten(0, (-1, len(unit))) + of_noise).flatten(0, 1)
 
     def _direct(self, merger: Merger, layers: Sequence[MixedQuantConv2d]) -> Tensor:
