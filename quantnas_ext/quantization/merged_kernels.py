@@ -208,8 +208,15 @@ class NoiseCells(NamedTuple):
         Returns:
             The shape of ``kernel``, differentiable in it and in the scales.
         """
-        with torch.autocast(kernel.device.type, enabled=False):
-            steps = safe_sqrt(torch.mv(self.covered.t(), scales.to(kernel.dtype).square()))
+        steps = safe_sqrt(_of_cells(self.covered, scales.to(kernel.dtype).square()))
         steps = steps.view(len(kernel), self.blocks, 1, *kernel.shape[2:])
         noisy = torch.addcmul(kernel.unflatten(1, (self.blocks, -1)), unit.unflatten(1, (self.blocks, -1)), steps)
         return noisy.flatten(1, 2)
+
+
+def _of_cells(covered: Tensor, powers: Tensor) -> Tensor:
+    """Sum of the powers that reach each cell, not in the dtype of autocast, where small ones would vanish."""
+    if not torch.is_autocast_enabled(covered.device.type):
+        return torch.mv(covered.t(), powers)
+    with torch.autocast(covered.device.type, enabled=False):
+        return torch.mv(covered.t(), powers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -79,63 +79,97 @@ class _Grid(NamedTuple):
 
     Attributes:
         samples: the first so many.
-        rows, columns: of the output.
-        padding: of the input, less what lies in front of the first row and column; negative where that is more.
-        geometry: of the convolution that gives these positions alone, of the padded input.
+        size: number of samples, rows and columns there.
+        starts, steps: first row and column of the output, and from one to the next.
+        reads: places ``(sample * height + row) * width + column`` of the input that the window covers at each position.
+        inside: ``[places, 1]``, 0 for what is padding and reads another place instead; None if there is none.
         share: how many times as many positions there are in all.
     """
 
     samples: int
-    rows: slice
-    columns: slice
-    padding: tuple[int, int, int, int]
-    geometry: Geometry
+    size: tuple[int, int, int]
+    starts: tuple[int, int]
+    steps: tuple[int, int]
+    reads: Tensor
+    inside: Tensor | None
     share: float
 
     @classmethod
-    def of(cls, x: Sequence[int], kernel: Sequence[int], geometry: Geometry, corner: tuple[int, int]) -> _Grid:
-        """For the shapes of input and kernel."""
-        steps, starts, padding = [], [], []
-        for axis in (0, 1):
-            stride, pad, dilation = (of[axis] for of in geometry[:3])
-            size = (x[2 + axis] + 2 * pad - dilation * (kernel[2 + axis] - 1) - 1) // stride + 1
-            steps.append(min(STRIDE, size))
-            starts.append(corner[axis] % steps[axis])
-            padding.append((pad - starts[axis] * stride, pad))
-        samples = -(-x[0] // SHARE)
-        stride_y, stride_x = (step * stride for step, stride in zip(steps, geometry.stride, strict=True))
-        return cls(
-            samples,
-            slice(starts[0], None, steps[0]),
-            slice(starts[1], None, steps[1]),
-            (*padding[1], *padding[0]),
-            Geometry((stride_y, stride_x), (0, 0), geometry.dilation, geometry.groups),
-            x[0] / samples * steps[0] * steps[1],
-        )
+    def of(cls, x: Tensor, kernel: Tensor, geometry: Geometry, corner: tuple[int, int]) -> _Grid:
+        """For a convolution."""
+        output = _output_size(x.shape, kernel.shape, geometry)
+        steps = min(STRIDE, output[0]), min(STRIDE, output[1])
+        starts = corner[0] % steps[0], corner[1] % steps[1]
+        return _grid(x.shape, kernel.shape, geometry, output, starts, steps, x.device)
 
-    def convolved(self, x: Tensor, kernel: Tensor) -> Tensor:
+    def convolved(self, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
         """These positions of the convolution, ``[samples, rows, columns, C_out]``.
 
-        As a product of matrices: a convolution would be set up anew for every corner, which takes longer than itself.
+        As a product of matrices: a convolution would be set up anew for every grid, which takes longer than itself.
         """
-        x = F.pad(x[: self.samples], self.padding)
-        (stride_y, stride_x), _, (dilation_y, dilation_x), groups = self.geometry
+        places = x.narrow(0, 0, self.samples).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        patches = places.index_select(0, self.reads)
+        if self.inside is not None:
+            patches.mul_(self.inside)
         outputs, inputs, height, width = kernel.shape
-        rows = (x.shape[2] - dilation_y * (height - 1) - 1) // stride_y + 1
-        columns = (x.shape[3] - dilation_x * (width - 1) - 1) // stride_x + 1
-        n, c, h, w = x.stride()
-        patches = x.as_strided(
-            (groups, self.samples, rows, columns, height, width, inputs),
-            (c * inputs, n, h * stride_y, w * stride_x, h * dilation_y, w * dilation_x, c),
-            x.storage_offset(),
-        ).reshape(groups, self.samples * rows * columns, -1)
-        kernels = kernel.permute(0, 2, 3, 1).reshape(groups, outputs // groups, -1)
-        products = torch.bmm(patches, kernels.mT) if groups > 1 else torch.mm(patches[0], kernels[0].t())[None]
-        return products.transpose(0, 1).reshape(self.samples, rows, columns, outputs)
+        kernel = kernel.permute(0, 2, 3, 1)
+        if groups == 1:
+            products = torch.mm(patches.view(-1, height * width * inputs), kernel.reshape(outputs, -1).t())
+        else:
+            patches = patches.view(-1, height * width, groups, inputs).permute(2, 0, 1, 3).flatten(2)
+            products = torch.bmm(patches, kernel.reshape(groups, outputs // groups, -1).mT).transpose(0, 1).flatten(1)
+        return products.view(*self.size, outputs)
 
-    def of_output(self, output: Tensor) -> Tensor:
-        """These positions of it, ``[samples, rows, columns, C_out]``."""
-        return output[: self.samples, :, self.rows, self.columns].permute(0, 2, 3, 1)
+    def derivative(self, along: Tensor, gradient: Tensor) -> Tensor:
+        """By a multiple of that kernel, an estimate without bias, given the gradient of the output."""
+        n, c, h, w = gradient.stride()
+        (top, left), (down, right) = self.starts, self.steps
+        there = gradient.as_strided(
+            along.shape, (n, h * down, w * right, c), gradient.storage_offset() + h * top + w * left
+        )
+        return (along * there).sum(dtype=_of_sums(along)) * self.share
+
+
+@functools.cache
+def _output_size(x: torch.Size, kernel: torch.Size, geometry: Geometry) -> tuple[int, int]:
+    """Height and width of a convolution's output."""
+    height, width = (
+        (x[2 + axis] + 2 * pad - dilation * (kernel[2 + axis] - 1) - 1) // stride + 1
+        for axis, (stride, pad, dilation) in enumerate(zip(*geometry[:3], strict=True))
+    )
+    return height, width
+
+
+@functools.lru_cache(maxsize=4096)
+def _grid(
+    x: torch.Size,
+    kernel: torch.Size,
+    geometry: Geometry,
+    output: tuple[int, int],
+    starts: tuple[int, int],
+    steps: tuple[int, int],
+    device: torch.device,
+) -> _Grid:
+    """The grid of these positions."""
+    samples = -(-x[0] // SHARE)
+    reads, inside = torch.arange(samples), torch.ones(samples, dtype=torch.bool)
+    for axis in (0, 1):
+        positions = torch.arange(starts[axis], output[axis], steps[axis])
+        window = torch.arange(kernel[2 + axis]) * geometry.dilation[axis] - geometry.padding[axis]
+        read = positions[:, None] * geometry.stride[axis] + window
+        reads = reads[..., None, None] * x[2 + axis] + read.clamp(0, x[2 + axis] - 1)
+        inside = inside[..., None, None] & (read >= 0) & (read < x[2 + axis])
+    # From [sample, row, row of the window, column, column of the window].
+    reads, inside = (of.transpose(2, 3).to(device) for of in (reads, inside))
+    return _Grid(
+        samples,
+        (reads.shape[0], reads.shape[1], reads.shape[2]),
+        starts,
+        steps,
+        reads.flatten(),
+        None if bool(inside.all()) else as_factor(inside.reshape(-1, 1)),
+        x[0] / samples * steps[0] * steps[1],
+    )
 
 
 class _NoisyConvolution(torch.autograd.Function):
@@ -169,9 +203,9 @@ class _NoisyConvolution(torch.autograd.Function):
         need = ctx.needs_input_grad
         along = None
         if need[5] and not (need[1] or need[3]):
-            ctx.grid = _Grid.of(x.shape, weight.shape, geometry, cast(Noise, weight_noise).corner)
+            ctx.grid = _Grid.of(x, weight, geometry, cast(Noise, weight_noise).corner)
             unit = _of_dtype(cast(Noise, weight_noise).unit, ctx.dtype)
-            along = ctx.grid.convolved(noisy_x, unit)
+            along = ctx.grid.convolved(noisy_x, unit, geometry.groups)
         kept = noisy_x if relu and (need[1] or need[3]) else None
         ctx.save_for_backward(x, weight, bias, factor, kernel, along, kept)
         if bias is not None:
@@ -220,7 +254,7 @@ class _NoisyConvolution(torch.autograd.Function):
             if need[5]:
                 results[5] = weight_noise.per_scale(_dot(kernel_gradient, weight_noise.unit))
         elif need[5]:
-            derivative = (along * ctx.grid.of_output(gradient)).sum(dtype=_of_sums(along)) * ctx.grid.share
+            derivative = ctx.grid.derivative(along, gradient)
             results[5] = weight_noise.per_scale(derivative if factor is None else derivative * factor)
         if for_bias:
             bias_gradient = _of_dtype(bias_gradient, bias.dtype)

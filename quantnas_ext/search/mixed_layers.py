@@ -53,6 +53,7 @@ class MixedQuantLayer(SupernetModule):
         for precision in self.precisions:  # or freezing would be the first to complain
             make_activation_quantizer(self.activation_kind, precision.activation_bits, signed=self.arguments["signed"])
         context.declare(self.bits_choice.label, self.precisions)
+        self.row = context.distribution.rows[self.bits_choice.label]
         self._noisy_weights, self._noisy_inputs = context.is_noisy(self.bits_choice.label)
         mode = context.quantization.mode
         self.direct = mode in ("direct", "direct_separate")
@@ -125,11 +126,6 @@ class MixedQuantLayer(SupernetModule):
             return FULL_PRECISION
         kind = "signed" if self.arguments["signed"] else "unsigned"
         return f"{kind}_{bits}" if self.activation_kind == "lsq" else f"{self.activation_kind}_{bits}"
-
-    @property
-    def row(self) -> int:
-        """The row of its precision in the distribution's tables."""
-        return self.context.distribution.rows[self.bits_choice.label]
 
     def noise(self) -> bool:
         """Whether the layer is one that gets noise now."""
