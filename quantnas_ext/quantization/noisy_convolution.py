@@ -107,8 +107,7 @@ class _Grid(NamedTuple):
 
         As a product of matrices: a convolution would be set up anew for every grid, which takes longer than itself.
         """
-        places = x.narrow(0, 0, self.samples).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-        patches = places.index_select(0, self.reads)
+        patches = _places(x, self.samples).index_select(0, self.reads)
         if self.inside is not None:
             patches.mul_(self.inside)
         outputs, inputs, height, width = kernel.shape
@@ -128,6 +127,14 @@ class _Grid(NamedTuple):
             along.shape, (n, h * down, w * right, c), gradient.storage_offset() + h * top + w * left
         )
         return (along * there).sum(dtype=_of_sums(along)) * self.share
+
+
+def _places(x: Tensor, samples: int) -> Tensor:
+    """``[samples * height * width, channels]``, as a view where channels come last in memory."""
+    _, channels, height, width = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x.as_strided((samples * height * width, channels), (channels, 1))
+    return x[:samples].permute(0, 2, 3, 1).reshape(-1, channels)
 
 
 @functools.cache

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput
 from quantnas_ext.quantization.merged_kernels import merged_kernels
-from quantnas_ext.quantization.noise import safe_sqrt
 from quantnas_ext.quantization.noisy_convolution import SHARE, Geometry, noisy_conv2d
 from quantnas_ext.search.layer_input import LayerInput
 from quantnas_ext.search.merge_plan import Candidate, Merger, plan
@@ -23,8 +22,8 @@ from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 from quantnas_ext.search.supernet import MixedLayerChoice, SupernetModule
 from quantnas_ext.search.supernet_context import SupernetContext
 
-EQUALISER = 1e-30
-"""Added to squared probabilities: nothing to such as count, and the same weight for all where none does."""
+EQUALISER = 1e-12
+"""Added to probabilities: nothing to such as count, and the same weight for all where none does."""
 
 MOST_PLANS = 256
 """Plans that are kept for the candidates that draws evaluate."""
@@ -44,8 +43,8 @@ def block_noise_scale(probabilities: Tensor, scales: Tensor) -> Tensor:
     Returns:
         A scalar, differentiable in both.
     """
-    weights = probabilities.square() + EQUALISER
-    return safe_sqrt(torch.dot(weights, scales.square()) / weights.sum())
+    weights = probabilities + EQUALISER
+    return torch.linalg.vector_norm(weights * scales) / torch.linalg.vector_norm(weights)
 
 
 def noise_samples(batch: int) -> int:

@@ -132,8 +132,8 @@ class MixedQuantLayer(SupernetModule):
         return self.training and self.context.quantization.mode == "noise"
 
     def weight_noise(self) -> Noise | None:
-        """Noise for the weight under the present draw."""
-        if not (self.noise() and self._noisy_weights):
+        """Noise for the weight of a layer that gets noise, under the present draw."""
+        if not self._noisy_weights:
             return None
         context, weight = self.context, self.weight
         scale, bank = context.noise_scales().weights[self.row], context.bank
@@ -149,8 +149,8 @@ class MixedQuantLayer(SupernetModule):
         return self._weight_span[1]
 
     def input_noise(self, source: LayerInput) -> Noise | None:
-        """Noise for an input under the present draw; None where it has some already."""
-        if not (self.noise() and self._noisy_inputs) or source.noisy is not None:
+        """Noise for an input of a layer that gets noise, under the present draw; None where it has some already."""
+        if not self._noisy_inputs or source.noisy is not None:
             return None
         return source.noise(self.context, self.context.noise_scales().inputs[self.row])
 
@@ -178,7 +178,7 @@ class MixedQuantLayer(SupernetModule):
     def compute(self, source: LayerInput, factor: Tensor | None = None) -> Tensor:
         """Output for an input that other layers may share, times a scalar."""
         if not self.direct:
-            return self._noisy(source, factor)
+            return self._noisy(source, factor) if self.noise() else self._of(source.plain, self.weight, factor)
         output: Any = None
         for name, weighted in self.direct_kernels().items():
             x = source.quantized(name, self.activation_quantizers)
@@ -197,18 +197,20 @@ class MixedQuantLayer(SupernetModule):
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes")
 
     def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
-        """The layer with noise, or without where it gets none."""
-        noise, weight, bias = self.input_noise(source), self.weight, self.bias
+        """The layer with noise."""
+        noise, weight, weight_noise = self.input_noise(source), self.weight, self.weight_noise()
         x = source.plain if source.noisy is None else source.noisy
         if noise is not None:
             x = add_noise(x, noise.sized(x).step, noise.unit, masked=self.context.quantization.masked)
-        weight_noise = self.weight_noise()
         if weight_noise is not None:
             weight = add_noise(weight, weight_noise.sized(weight).step, weight_noise.unit)
-        if factor is not None:
-            weight = weight * factor.to(weight.dtype)
-            bias = bias if bias is None else bias * factor
-        return self._linear(x, weight, bias)
+        return self._of(x, weight, factor)
+
+    def _of(self, x: Tensor, weight: Tensor, factor: Tensor | None) -> Tensor:
+        """The layer's operation with a weight, times a scalar."""
+        if factor is None:
+            return self._linear(x, weight, self.bias)
+        return self._linear(x, weight * factor.to(weight.dtype), None if self.bias is None else self.bias * factor)
 
     def _labels(self) -> list[str]:
         return [self.bits_choice.label]
@@ -231,20 +233,21 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
         }
         super().__init__(layer.in_channels, layer.out_channels, **geometry, bias=layer.bias is not None)
         self._take_over(layer, context)
+        self._geometry = Geometry(**{name: value for name, value in geometry.items() if name != "kernel_size"})
 
     def _linear(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         return self._conv_forward(x, kernel, bias)
 
     def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
         """The fused form where torch's padding is plain numbers."""
-        if isinstance(self.padding, str) or not self.noise():
+        if isinstance(self.padding, str):
             return super()._noisy(source, factor)
         x, relu = source.for_fusion()
         return noisy_conv2d(
             x,
             self.weight,
             self.bias,
-            Geometry(self.stride, self.padding, self.dilation, self.groups),
+            self._geometry,
             x_noise=self.input_noise(source),
             weight_noise=self.weight_noise(),
             factor=factor,
