@@ -58,9 +58,11 @@ def value_range(x: Tensor) -> Tensor:
 
 
 def safe_sqrt(squares: Tensor) -> Tensor:
-    """Square root whose gradient at zero is zero instead of infinite (all weight on 32 bits would give NaN)."""
-    positive = squares > 0
-    return torch.where(positive, squares, 1.0).sqrt() * positive
+    """Square root whose gradient at zero is zero instead of infinite (all weight on 32 bits would give NaN).
+
+    At zero it is 1e-18 instead: nothing to what it is a step of.
+    """
+    return squares.clamp_min(1e-36).sqrt()
 
 
 def mixture_noise_scale(probabilities: Tensor, steps: Tensor, mixture: NoiseMixture = "rss") -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -77,30 +76,19 @@ class NoiseBank:
         Args:
             like: the tensor. Its memory format is that of the noise too.
         """
-        buffer, offset = self._place(like.device, like.numel())
+        if self._key is None:
+            self.begin(torch.initial_seed(), 0, 0, 0)
+        buffer = self._buffer(like.device, REACH + like.numel())
+        offset = self._offsets.getrandbits(OFFSET_BITS) * ALIGNMENT
         if is_dense(like):
             noise = buffer.as_strided(like.shape, like.stride(), offset)
         else:
             noise = buffer[offset : offset + like.numel()].view(like.shape)
         return noise if noise.dtype == like.dtype else noise.to(like.dtype)
 
-    def take_vectors(self, likes: Sequence[Tensor]) -> list[Tensor]:
-        """Noise for several tensors of one device and dtype, as vectors of their lengths; see ``take``."""
-        lengths = [like.numel() for like in likes]
-        buffer, offset = self._place(likes[0].device, sum(lengths))
-        vectors = buffer[offset : offset + sum(lengths)].to(likes[0].dtype).split(lengths)
-        return list(vectors)
-
     def integer(self) -> int:
         """A random integer from 0 to 65535, a function of the same things."""
         return self._offsets.getrandbits(16)
-
-    def _place(self, device: torch.device, count: int) -> tuple[Tensor, int]:
-        """A buffer, and where in it the next so many numbers begin."""
-        if self._key is None:
-            self.begin(torch.initial_seed(), 0, 0, 0)
-        buffer = self._buffer(device, REACH + count)
-        return buffer, self._offsets.getrandbits(OFFSET_BITS) * ALIGNMENT
 
     @property
     def step(self) -> int:

@@ -17,6 +17,12 @@ SHARE = 4
 STRIDE = 5
 """For kernels, on every STRIDE-th row and column of the output; prime to the factors of a pixel shuffle, 2, 3 and 4."""
 
+MOST_ROWS = 20
+"""But on no more rows or columns than so many, which a larger output has farther apart."""
+
+KEPT = 2**18
+"""Noisy inputs of up to so many elements are kept for the backward pass, if it needs them and one layer reads them."""
+
 
 class Geometry(NamedTuple):
     """How a convolution moves over its input."""
@@ -98,7 +104,7 @@ class _Grid(NamedTuple):
     def of(cls, x: Tensor, kernel: Tensor, geometry: Geometry, corner: tuple[int, int]) -> _Grid:
         """For a convolution."""
         output = _output_size(x.shape, kernel.shape, geometry)
-        steps = min(STRIDE, output[0]), min(STRIDE, output[1])
+        steps = _grid_step(output[0]), _grid_step(output[1])
         starts = corner[0] % steps[0], corner[1] % steps[1]
         return _grid(x.shape, kernel.shape, geometry, output, starts, steps, x.device)
 
@@ -137,6 +143,10 @@ def _places(x: Tensor, samples: int) -> Tensor:
     return x[:samples].permute(0, 2, 3, 1).reshape(-1, channels)
 
 
+def _grid_step(size: int) -> int:
+    return min(size, max(STRIDE, -(-size // MOST_ROWS)))
+
+
 @functools.cache
 def _output_size(x: torch.Size, kernel: torch.Size, geometry: Geometry) -> tuple[int, int]:
     """Height and width of a convolution's output."""
@@ -147,7 +157,7 @@ def _output_size(x: torch.Size, kernel: torch.Size, geometry: Geometry) -> tuple
     return height, width
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)  # 25 grids for every shape of small inputs and kernels
 def _grid(
     x: torch.Size,
     kernel: torch.Size,
@@ -173,14 +183,14 @@ def _grid(
         (reads.shape[0], reads.shape[1], reads.shape[2]),
         starts,
         steps,
-        reads.flatten(),
+        reads.flatten().int(),
         None if bool(inside.all()) else as_factor(inside.reshape(-1, 1)),
         x[0] / samples * steps[0] * steps[1],
     )
 
 
 class _NoisyConvolution(torch.autograd.Function):
-    """Keeps the noisy kernel and, where no other layer reads it, the noisy input; else that is made anew."""
+    """Keeps the noisy kernel; a noisy input only where it is small, else it is made anew in the backward pass."""
 
     @staticmethod
     def forward(
@@ -213,7 +223,7 @@ class _NoisyConvolution(torch.autograd.Function):
             ctx.grid = _Grid.of(x, weight, geometry, cast(Noise, weight_noise).corner)
             unit = _of_dtype(cast(Noise, weight_noise).unit, ctx.dtype)
             along = ctx.grid.convolved(noisy_x, unit, geometry.groups)
-        kept = noisy_x if relu and (need[1] or need[3]) else None
+        kept = noisy_x if relu and (need[1] or need[3]) and x.numel() <= KEPT else None
         ctx.save_for_backward(x, weight, bias, factor, kernel, along, kept)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
@@ -229,7 +239,8 @@ class _NoisyConvolution(torch.autograd.Function):
         exact = need[1] or need[3]
         if noisy_x is None:
             # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
-            noisy_x = _with_noise(x, x_noise, ctx) if exact else _of_dtype(x, ctx.dtype)
+            seen = x.clamp_min(0) if ctx.relu and exact else x
+            noisy_x = _with_noise(seen, x_noise, ctx) if exact else _of_dtype(x, ctx.dtype)
         for_input = need[0] or need[4]
         # For the scale of noise alone a part of the batch will do.
         estimated = for_input and (ctx.for_scale or not need[0])
@@ -332,9 +343,9 @@ def noisy_conv2d(
 ) -> Tensor:
     """``factor * conv2d(x + D_x e_x, weight + D_w e_w, bias)``, or with ``relu(x)`` in place of ``x``.
 
-    The noisy input is not kept: the backward pass makes it again out of ``x``, which a ReLU in front has saved anyway
-    (or need not save), so that noise takes the memory of the kernel alone. Computes in the dtype of autocast where that
-    is on.
+    A noisy input is kept for the backward pass only where it is small and no other layer reads it. Else it is made
+    again out of ``x``, which a ReLU in front has saved anyway, so that noise takes the memory of the kernel alone.
+    Computes in the dtype of autocast where that is on.
 
     Args:
         x: ``[N, C_in, H, W]``.

@@ -100,6 +100,11 @@ def _unfused() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def _as_they_are(layer: QuantizedLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Operands of a layer that does not quantize."""
+    return x, layer.weight, layer.bias
+
+
 class _Trace:
     """What the modules of a copy of a model compute, and under which choices; it changes that copy.
 
@@ -128,6 +133,8 @@ class _Trace:
                 module.forward = self._all_candidates(module)  # type: ignore[method-assign]
             elif isinstance(module, SharedInput):  # a supernet's would compute its blocks together
                 module.forward = partial(SharedInput.forward, module)  # type: ignore[method-assign]
+            elif isinstance(module, QuantizedLayer):  # finding steps takes most of the time, and no step is needed
+                module.operands = partial(_as_they_are, module)  # type: ignore[method-assign]
             module.register_forward_pre_hook(self._begin)
             module.register_forward_hook(self._end, with_kwargs=True)
 

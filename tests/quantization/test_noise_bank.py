@@ -57,11 +57,3 @@ def test_slices_are_views_in_the_layout_asked_for() -> None:
     noise = bank.take(torch.empty(2, 3, 4, 5).to(memory_format=torch.channels_last))
     assert noise.shape == (2, 3, 4, 5) and noise.is_contiguous(memory_format=torch.channels_last)
     assert noise.untyped_storage().data_ptr() == bank._buffer(LIKE.device, 1).untyped_storage().data_ptr()
-
-
-def test_vectors_for_several_tensors_follow_each_other_in_the_buffer() -> None:
-    bank = NoiseBank()
-    first, second = bank.take_vectors([torch.empty(2, 3, 4, 5), torch.empty(7)])
-    assert (len(first), len(second)) == (120, 7)
-    assert second.data_ptr() == first.data_ptr() + 120 * first.element_size()
-    assert first.untyped_storage().data_ptr() == bank.buffers()[0].untyped_storage().data_ptr()

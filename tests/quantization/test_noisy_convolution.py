@@ -71,6 +71,25 @@ def test_the_gradient_of_weight_noise_that_frozen_weights_get_estimates_the_whol
     assert torch.corrcoef(torch.stack([estimated, whole]))[0, 1] > 0.9
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_gradient_of_input_noise_that_nothing_else_needs_has_the_mean_of_the_whole_one(shared: bool) -> None:
+    torch.manual_seed(0)
+    x, unit, upstream = torch.rand(8, 6, 9, 9), torch.randn(8, 6, 9, 9), torch.randn(8, 4, 9, 9)
+    weight, scale = torch.randn(4, 3, 3, 3), torch.tensor(0.2, requires_grad=True)
+    geometry = Geometry(padding=(1, 1), groups=2)
+    found = []
+    for first in range(0, 8, 2):  # any two of the eight samples come first once
+        x_, unit_, upstream_ = (tensor.roll(-first, 0) for tensor in (x, unit, upstream))
+        if shared:
+            y = noisy_conv2d(noisy_relu(x_, Noise(scale, unit_)), weight, None, geometry, for_scale=True)
+        else:
+            y = noisy_conv2d(x_, weight, None, geometry, x_noise=Noise(scale, unit_))
+        found.append(torch.autograd.grad(y, scale, upstream_)[0])
+    (whole,) = torch.autograd.grad(F.conv2d(x + scale * unit, weight, None, *geometry), scale, upstream)
+    torch.testing.assert_close(torch.stack(found).mean(), whole)
+    assert len({round(float(value), 3) for value in found}) == 4
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_noisy_relu_is_its_formula(masked: bool) -> None:
     torch.manual_seed(0)
