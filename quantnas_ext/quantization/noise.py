@@ -57,6 +57,18 @@ def value_range(x: Tensor) -> Tensor:
     return span if span.dtype.itemsize >= 4 else span.float()
 
 
+def first_order_only() -> None:
+    """Refuse a backward pass that is to be differentiated again, as second-order methods would get wrong gradients.
+
+    Raises:
+        RuntimeError: within the backward pass of a call with ``create_graph=True``.
+    """
+    if torch.is_grad_enabled():  # autograd runs first-order passes without
+        raise RuntimeError(
+            "layers with quantization noise have first-order gradients only: leave out create_graph=True"
+        )
+
+
 def safe_sqrt(squares: Tensor) -> Tensor:
     """Square root whose gradient at zero is zero instead of infinite (all weight on 32 bits would give NaN).
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantnas_ext.quantization.noise import add_noise, as_factor, flattened, value_range
+from quantnas_ext.quantization.noise import add_noise, as_factor, first_order_only, flattened, value_range
 
 SHARE = 4
 """Where nothing else needs the gradient of a tensor, that of its noise's step is estimated on 1 / SHARE of a batch."""
@@ -157,7 +157,7 @@ def _output_size(x: torch.Size, kernel: torch.Size, geometry: Geometry) -> tuple
     return height, width
 
 
-@functools.lru_cache(maxsize=512)  # 25 grids for every shape of small inputs and kernels
+@functools.lru_cache(maxsize=2048)  # 25 grids for every shape of small inputs and kernels
 def _grid(
     x: torch.Size,
     kernel: torch.Size,
@@ -231,6 +231,7 @@ class _NoisyConvolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        first_order_only()
         (gradient,) = gradients
         x, weight, bias, factor, kernel, along, noisy_x = ctx.saved_tensors
         x_noise, weight_noise = ctx.x_noise, ctx.weight_noise
@@ -404,6 +405,7 @@ class _NoisyReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        first_order_only()
         (gradient,) = gradients
         (positive,) = ctx.saved_tensors
         behind = gradient * positive
@@ -422,7 +424,7 @@ def noisy_relu(x: Tensor, noise: Noise, *, masked: bool = False) -> Tensor:
         masked: no noise where the ReLU gives zero.
 
     Returns:
-        Shape and dtype of ``x``, differentiable in ``x`` and the step.
+        Shape and dtype of ``x``, differentiable in ``x`` and the step, once.
     """
     output: Tensor = _NoisyReLU.apply(x, noise.scale, noise, masked)
     return output

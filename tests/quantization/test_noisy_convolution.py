@@ -101,6 +101,14 @@ def test_noisy_relu_is_its_formula(masked: bool) -> None:
     assert torch.autograd.gradcheck(lambda x, scale: noisy_relu(x, Noise(scale, unit), masked=masked), (x, scale))
 
 
+def test_second_order_gradients_which_would_be_wrong_are_refused() -> None:
+    x, weight = torch.rand(1, 2, 4, 4, requires_grad=True), torch.rand(2, 2, 3, 3, requires_grad=True)
+    noise = Noise(torch.tensor(0.5), torch.rand(1, 2, 4, 4))
+    for y in (noisy_conv2d(x, weight, None, Geometry(), x_noise=noise), noisy_relu(x, noise)):
+        with pytest.raises(RuntimeError, match="first-order gradients only"):
+            torch.autograd.grad(y.square().sum(), x, create_graph=True)
+
+
 def test_noise_saves_no_more_than_its_kernel_beside_what_a_convolution_behind_a_relu_does() -> None:
     x, weight = torch.randn(2, 8, 16, 16, requires_grad=True), torch.randn(8, 8, 3, 3, requires_grad=True)
     scale = torch.tensor(0.1, requires_grad=True)
