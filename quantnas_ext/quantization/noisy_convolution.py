@@ -103,10 +103,9 @@ class _Grid(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, kernel: Tensor, geometry: Geometry, corner: tuple[int, int]) -> _Grid:
         """For a convolution."""
-        output = _output_size(x.shape, kernel.shape, geometry)
-        steps = _grid_step(output[0]), _grid_step(output[1])
-        starts = corner[0] % steps[0], corner[1] % steps[1]
-        return _grid(x.shape, kernel.shape, geometry, output, starts, steps, x.device)
+        window = _Window(len(x), x.shape[2:], kernel.shape[2:], *geometry[:3])
+        output, steps = _moves(window)
+        return _grid(window, output, (corner[0] % steps[0], corner[1] % steps[1]), steps, x.device)
 
     def convolved(self, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
         """These positions of the convolution, ``[samples, rows, columns, C_out]``.
@@ -143,39 +142,51 @@ def _places(x: Tensor, samples: int) -> Tensor:
     return x[:samples].permute(0, 2, 3, 1).reshape(-1, channels)
 
 
-def _grid_step(size: int) -> int:
-    return min(size, max(STRIDE, -(-size // MOST_ROWS)))
+class _Window(NamedTuple):
+    """What of a convolution its grids depend on: layers of any number of channels have the same ones.
+
+    Attributes:
+        batch: number of samples.
+        image, size: height and width of input and kernel.
+        stride, padding, dilation: of the convolution.
+    """
+
+    batch: int
+    image: tuple[int, ...]
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
 
 
 @functools.cache
-def _output_size(x: torch.Size, kernel: torch.Size, geometry: Geometry) -> tuple[int, int]:
-    """Height and width of a convolution's output."""
+def _moves(window: _Window) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of the output, and the distances of a grid's rows and columns."""
     height, width = (
-        (x[2 + axis] + 2 * pad - dilation * (kernel[2 + axis] - 1) - 1) // stride + 1
-        for axis, (stride, pad, dilation) in enumerate(zip(*geometry[:3], strict=True))
+        (whole + 2 * pad - dilation * (size - 1) - 1) // stride + 1
+        for whole, size, stride, pad, dilation in zip(*window[1:], strict=True)
     )
-    return height, width
+    down, right = (min(size, max(STRIDE, -(-size // MOST_ROWS))) for size in (height, width))
+    return (height, width), (down, right)
 
 
-@functools.lru_cache(maxsize=2048)  # 25 grids for every shape of small inputs and kernels
+@functools.lru_cache(maxsize=1024)  # 25 grids for every window of small outputs
 def _grid(
-    x: torch.Size,
-    kernel: torch.Size,
-    geometry: Geometry,
+    window: _Window,
     output: tuple[int, int],
     starts: tuple[int, int],
     steps: tuple[int, int],
     device: torch.device,
 ) -> _Grid:
     """The grid of these positions."""
-    samples = -(-x[0] // SHARE)
+    samples = -(-window.batch // SHARE)
     reads, inside = torch.arange(samples), torch.ones(samples, dtype=torch.bool)
     for axis in (0, 1):
         positions = torch.arange(starts[axis], output[axis], steps[axis])
-        window = torch.arange(kernel[2 + axis]) * geometry.dilation[axis] - geometry.padding[axis]
-        read = positions[:, None] * geometry.stride[axis] + window
-        reads = reads[..., None, None] * x[2 + axis] + read.clamp(0, x[2 + axis] - 1)
-        inside = inside[..., None, None] & (read >= 0) & (read < x[2 + axis])
+        taps = torch.arange(window.size[axis]) * window.dilation[axis] - window.padding[axis]
+        read = positions[:, None] * window.stride[axis] + taps
+        reads = reads[..., None, None] * window.image[axis] + read.clamp(0, window.image[axis] - 1)
+        inside = inside[..., None, None] & (read >= 0) & (read < window.image[axis])
     # From [sample, row, row of the window, column, column of the window].
     reads, inside = (of.transpose(2, 3).to(device) for of in (reads, inside))
     return _Grid(
@@ -185,7 +196,7 @@ def _grid(
         steps,
         reads.flatten().int(),
         None if bool(inside.all()) else as_factor(inside.reshape(-1, 1)),
-        x[0] / samples * steps[0] * steps[1],
+        window.batch / samples * steps[0] * steps[1],
     )
 
 
