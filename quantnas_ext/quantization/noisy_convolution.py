@@ -89,7 +89,7 @@ class _Grid(NamedTuple):
         starts, steps: first row and column of the output, and from one to the next.
         reads: places ``(sample * height + row) * width + column`` of the input that the window covers at each position.
         inside: ``[places, 1]``, 0 for what is padding and reads another place instead; None if there is none.
-        share: how many times as many positions there are in all.
+        share: how many times as many positions there are in all, a float32 scalar: products with numbers convert them.
     """
 
     samples: int
@@ -98,7 +98,7 @@ class _Grid(NamedTuple):
     steps: tuple[int, int]
     reads: Tensor
     inside: Tensor | None
-    share: float
+    share: Tensor
 
     @classmethod
     def of(cls, x: Tensor, kernel: Tensor, geometry: Geometry, corner: tuple[int, int]) -> _Grid:
@@ -118,7 +118,7 @@ class _Grid(NamedTuple):
         outputs, inputs, height, width = kernel.shape
         kernel = kernel.permute(0, 2, 3, 1)
         if groups == 1:
-            products = torch.mm(patches.view(-1, height * width * inputs), kernel.reshape(outputs, -1).t())
+            products = F.linear(patches.view(-1, height * width * inputs), kernel.reshape(outputs, -1))
         else:
             patches = patches.view(-1, height * width, groups, inputs).permute(2, 0, 1, 3).flatten(2)
             products = torch.bmm(patches, kernel.reshape(groups, outputs // groups, -1).mT).transpose(0, 1).flatten(1)
@@ -196,7 +196,7 @@ def _grid(
         steps,
         reads.flatten().int(),
         None if bool(inside.all()) else as_factor(inside.reshape(-1, 1)),
-        window.batch / samples * steps[0] * steps[1],
+        torch.tensor(window.batch / samples * steps[0] * steps[1], device=device),
     )
 
 
