@@ -241,9 +241,9 @@ def _register_groups() -> None:
 
 
 def _interleaved(steps: dict[str, Callable[[], float]], rounds: int, title: str) -> dict[str, list[float]]:
-    """Seconds of every variant, one after the other in every round; two rounds before them do not count."""
+    """Seconds of every variant, one after the other in every round; a round before them does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for index in tqdm(range(-2, rounds), desc=title, unit="round"):
+    for index in tqdm(range(-1, rounds), desc=title, unit="round"):
         for name, step in steps.items():
             taken = step()
             if index >= 0:
