@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantnas_ext import cli
+from quantnas_ext.errors import InputError
 from quantnas_ext.nn.candidates import relu_conv
 from quantnas_ext.nn.operations import OPERATIONS, register_operation
 from quantnas_ext.reporting.table import format_table
@@ -149,10 +150,12 @@ class Step:
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 20, and only what the ratios need")
     parser.add_argument("--json", metavar="FILE", help="file to write the ratios to")
     arguments = parser.parse_args(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
     if arguments.json:
         check_new_file(arguments.json)
     torch.set_flush_denormal(True)
