@@ -8,6 +8,8 @@ from typing import Any
 from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 
+from quantnas_ext.errors import InputError
+
 
 class ChoiceBlock(LayerChoice):
     """An NNI ``LayerChoice`` whose candidates share one input and are summed with their probabilities in a search.
@@ -18,9 +20,18 @@ class ChoiceBlock(LayerChoice):
     Args:
         candidates: name to a function without arguments that builds the candidate.
         label: NNI label of the choice; no ``.`` and no ``/``.
+
+    Raises:
+        InputError: for a candidate that is a module already.
     """
 
     def __init__(self, candidates: Mapping[str, Callable[[], nn.Module]], *, label: str) -> None:
+        for name, build in candidates.items():
+            if isinstance(build, nn.Module):
+                raise InputError(
+                    f"candidate {name!r} of block {label!r} is a module; give a function that builds it, "
+                    "as in `lambda: nn.Identity()`"
+                )
         super().__init__({name: build() for name, build in candidates.items()}, label=label)
 
     @classmethod

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn import OPERATIONS, operation_block, operations, register_operation, relu_conv
+from quantnas_ext.nn import OPERATIONS, ChoiceBlock, operation_block, operations, register_operation, relu_conv
 from quantnas_ext.nn.operations import WITHOUT_PRECISION
 from quantnas_ext.quantization import QuantConv2d
 from quantnas_ext.search import BitOps, QuantNAS
@@ -142,3 +142,8 @@ def test_impossible_blocks_are_refused_with_what_would_be_right() -> None:
         register_operation("conv_3x3")
     with pytest.raises(InputError, match="cannot name"):
         register_operation("my.conv")
+
+
+def test_a_candidate_that_is_a_module_already_is_named() -> None:
+    with pytest.raises(InputError, match="'plain' of block 'body' is a module; give a function"):
+        ChoiceBlock({"plain": nn.Identity()}, label="body")  # type: ignore[dict-item]
