@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 
 import torch
@@ -14,7 +16,24 @@ def process_state() -> PartialState:
 
     Unlike a bare ``PartialState()`` it also finds the other processes on machines without an accelerator.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    if state.num_processes > 1:
+        _leave_at_exit()
+    return state
+
+
+@functools.cache
+def _leave_at_exit() -> None:
+    """Have Gloo's threads end before the interpreter does, as they still hold tensors that belong to Python.
+
+    NCCL's group is left alone: after a failure its end can wait for processes that will not come.
+    """
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def set_threads(threads: int | None) -> None:
