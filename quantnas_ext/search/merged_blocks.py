@@ -200,7 +200,7 @@ class _Evaluation:
 
         The second kernel has a scale for every candidate in it, and each takes the noise with a random sign. So the
         noises of two candidates do not correlate, and the variance of the sum is that of candidates with noise of their
-        own. Products of both noises are left out.
+        own, but for the products of both noises, which are left out.
         """
         context, source = self.context, self.source
         of_weights, of_inputs = context.noise_scales().table.index_select(1, rows)
@@ -277,6 +277,8 @@ class MixedChoiceBlock(MixedLayerChoice):
         """``sum_k p_k candidate_k(x)``."""
         if self.context.quantization.evaluation == "separate":
             return cast(Tensor, super().forward(x))
+        if x.dim() == 3:  # a sample without its batch
+            return self(x[None])[0]  # type: ignore[no-any-return]
         return _Evaluation([self], x, self._plans).run()[0]
 
 
@@ -317,6 +319,8 @@ class MixedSharedInput(SupernetModule, SharedInput):
         blocks = [block for block in self.blocks if isinstance(block, MixedChoiceBlock)]
         if len(blocks) < len(self.blocks) or self.context.quantization.evaluation == "separate":
             return SharedInput.forward(self, x)
+        if x.dim() == 3:
+            return [output[0] for output in self(x[None])]
         return _Evaluation(blocks, x, self._plans).run()
 
 

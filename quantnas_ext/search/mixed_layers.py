@@ -239,10 +239,10 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
         return self._conv_forward(x, kernel, bias)
 
     def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
-        """The fused form where torch's padding is plain numbers."""
-        if isinstance(self.padding, str):
-            return super()._noisy(source, factor)
+        """The fused form, for a batch and where torch's padding is plain numbers."""
         x, relu = source.for_fusion()
+        if isinstance(self.padding, str) or x.dim() == 3:
+            return super()._noisy(source, factor)
         return noisy_conv2d(
             x,
             self.weight,

@@ -305,6 +305,21 @@ def test_ranges_of_weights_follow_optimizers_that_write_to_data() -> None:
     assert copy.deepcopy(layer).weight_span().item() == pytest.approx(10_000 * spans[0].item())
 
 
+@pytest.mark.parametrize("evaluation", ["exact", "fast", "separate"])
+def test_a_sample_without_its_batch_gives_what_a_batch_of_one_does(evaluation: str) -> None:
+    torch.manual_seed(0)
+    space = TwoBlocks(("conv_1x1", "conv_3x3", "growth1_3x3"), [4, 8], widths=(6, 6))
+    strategy = supernet(space, evaluation=evaluation)
+    x = torch.randn(6, 8, 8)
+    outputs = []
+    for batch in (x[None], x):
+        strategy.context.bank.begin(0, 0, 0, 0)
+        strategy.distribution.draw()
+        outputs.append([output.squeeze(0) for output in (*space.both(batch), space.both.blocks[0](batch))])
+    for one, other in zip(*outputs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_plans_of_merging_do_not_pile_up() -> None:
     torch.manual_seed(0)
     space = TwoBlocks(SINGLES, [4, 8])
