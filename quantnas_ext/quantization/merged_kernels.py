@@ -190,7 +190,8 @@ class NoiseCells(NamedTuple):
     @classmethod
     def of(cls, shape: MergedShape, placements: Sequence[Placement], like: Tensor) -> NoiseCells:
         """For kernels of that device and dtype."""
-        covered = torch.zeros(len(placements), *shape.size, device=like.device, dtype=like.dtype)
+        dtype = torch.promote_types(like.dtype, torch.float32)  # squares of steps vanish in half precision
+        covered = torch.zeros(len(placements), *shape.size, device=like.device, dtype=dtype)
         layout = _Layout(channels_last=False)
         for index, placement in enumerate(placements):
             layout.entries(covered[index : index + 1], shape, placement).fill_(1.0)
@@ -208,7 +209,7 @@ class NoiseCells(NamedTuple):
         Returns:
             The shape of ``kernel``, differentiable in it and in the scales.
         """
-        steps = safe_sqrt(_of_cells(self.covered, scales.to(kernel.dtype).square()))
+        steps = safe_sqrt(_of_cells(self.covered, scales.to(self.covered.dtype).square())).to(kernel.dtype)
         steps = steps.view(len(kernel), self.blocks, 1, *kernel.shape[2:])
         noisy = torch.addcmul(kernel.unflatten(1, (self.blocks, -1)), unit.unflatten(1, (self.blocks, -1)), steps)
         return noisy.flatten(1, 2)

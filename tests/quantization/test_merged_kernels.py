@@ -28,3 +28,10 @@ def test_noise_of_a_merged_kernel_has_the_variance_of_independent_noise_of_each_
     torch.testing.assert_close(noise.square(), expected)
     assert cells.blocks == 6 and (expected == 0).any() and len(expected.unique()) > 4
     assert torch.autograd.gradcheck(lambda k, s: cells.add_noise(k, unit, s), (kernel.requires_grad_(), scales))
+
+    for dtype in (torch.float16, torch.bfloat16):  # the squares of these steps are zero in float16
+        kernel, small = torch.zeros(shape.size, dtype=dtype), (1e-4 * scales).to(dtype).detach().requires_grad_()
+        noise = NoiseCells.of(shape, placements, kernel).add_noise(kernel, unit.to(dtype), small)
+        torch.testing.assert_close(noise.double(), 1e-4 * expected.sqrt().detach(), rtol=0.02, atol=1e-12)
+        (gradient,) = torch.autograd.grad(noise.float().sum(), small)
+        assert gradient.isfinite().all() and (gradient > 0).all()
