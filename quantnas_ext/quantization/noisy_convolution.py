@@ -125,7 +125,10 @@ class _Grid(NamedTuple):
         return products.view(*self.size, outputs)
 
     def derivative(self, along: Tensor, gradient: Tensor) -> Tensor:
-        """By a multiple of that kernel, an estimate without bias, given the gradient of the output."""
+        """By a multiple of that kernel, given the gradient of the output.
+
+        An estimate: the samples are the first of the batch, so it has no bias where samples come in random order.
+        """
         n, c, h, w = gradient.stride()
         (top, left), (down, right) = self.starts, self.steps
         there = gradient.as_strided(
@@ -188,14 +191,15 @@ def _grid(
         reads = reads[..., None, None] * window.image[axis] + read.clamp(0, window.image[axis] - 1)
         inside = inside[..., None, None] & (read >= 0) & (read < window.image[axis])
     # From [sample, row, row of the window, column, column of the window].
-    reads, inside = (of.transpose(2, 3).to(device) for of in (reads, inside))
+    size = samples, reads.shape[1], reads.shape[3]
+    reads, inside = (of.transpose(2, 3).flatten() for of in (reads, inside))
     return _Grid(
         samples,
-        (reads.shape[0], reads.shape[1], reads.shape[2]),
+        size,
         starts,
         steps,
-        reads.flatten().int(),
-        None if bool(inside.all()) else as_factor(inside.reshape(-1, 1)),
+        reads.int().to(device),
+        None if bool(inside.all()) else as_factor(inside[:, None].to(device)),
         torch.tensor(window.batch / samples * steps[0] * steps[1], device=device),
     )
 
@@ -372,8 +376,8 @@ def noisy_conv2d(
 
     Returns:
         ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales. Where nothing
-        else needs the gradient of weight and factor, or of the input, that of their noise's scale is estimated, without
-        bias, on a part of the output.
+        else needs the gradient of weight and factor, or of the input, that of their noise's scale is estimated on a
+        part of the output: the first samples, without bias where samples come in random order, and random positions.
     """
     for_scale = for_scale and x.requires_grad
     if not (relu or for_scale) and x_noise is None and (weight_noise is None or not weight_noise.scale.requires_grad):
