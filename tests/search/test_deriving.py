@@ -84,7 +84,7 @@ def searched(folder: Path) -> QuantNAS:
     strategy = QuantNAS(relaxation="gumbel", architecture_learning_rate=0.1)
     evaluator = AccelerateEvaluator(tiny_data(), tiny_data(), epochs=1, steps_per_epoch=3, batch_size=4)
     operations = {"head": ["conv_3x3"], "body": ["conv_3x3", "fac_3x3"], "upsample": ["conv_3x3"], "tail": ["conv_1x1"]}
-    run_experiment(SRBasicSpace(scale=2, width=6, cells=1, bits=[4, 8], **operations), evaluator, strategy, folder)
+    run_experiment(SRBasicSpace(scale=2, width=6, cells=1, bits=[2, 4], **operations), evaluator, strategy, folder)
     return strategy
 
 
@@ -112,7 +112,7 @@ def test_the_loss_of_an_epoch_is_that_of_the_distribution_itself_and_changes_not
     assert found == pytest.approx(expected, rel=1e-6)
     supernet.eval()
     with torch.no_grad():
-        assert sum(F.l1_loss(supernet(x), y).item() for x, y in batches) / 2 != pytest.approx(found, rel=1e-8)
+        assert sum(F.l1_loss(supernet(x), y).item() for x, y in batches) / 2 != pytest.approx(found, rel=1e-5)
 
 
 def test_fixed_batches_are_the_same_every_time_and_hold_no_sample_twice() -> None:
