@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from quantnas_ext import cli
 from quantnas_ext.config import DataConfig
+from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.table import format_table
 from quantnas_ext.search import QuantNAS
 from quantnas_ext.search.merged_blocks import MixedSharedInput
@@ -141,6 +142,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.json:
         check_new_file(arguments.json)
+    if len(set(arguments.bits)) < 2:
+        raise InputError(f"--bits {' '.join(map(str, arguments.bits))}: two different precisions are needed at least")
     torch.set_flush_denormal(True)
     fidelity = Fidelity(20 if arguments.quick else 80, arguments.bits)
     report = {"fresh weights": fidelity.measure("fresh weights")}
