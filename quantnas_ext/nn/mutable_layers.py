@@ -69,7 +69,8 @@ def _record_activation_quantizer(layer: Any, kind: str) -> None:
 
 
 def _with_state(layer: Any, concrete: nn.Module) -> nn.Module:
-    """``concrete`` with the state of the layer it comes from, unless a choice has changed what that is."""
+    """``concrete`` as the layer it comes from: its device, dtype and mode, and unless a choice changed it its state."""
+    concrete.to(layer.weight).train(layer.training)
     if not any(isinstance(value, Mutable) for value in layer.trace_kwargs.values()):
         concrete.load_state_dict(layer.state_dict())
     return concrete

@@ -14,6 +14,9 @@ from quantnas_ext.quantization.hwgq import HWGQActivationQuantizer
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+"""What a convolution reads beyond the edges of its input."""
+
 ACTIVATION_QUANTIZERS = ("lsq", "hwgq")
 """Kinds of activation quantizers: of a learned step, and of a fixed one for inputs that are never negative."""
 
@@ -112,9 +115,11 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
         bits: precision in any form that ``Precision.parse`` reads; 32 bits means no rounding and no quantizer at all.
         signed: whether inputs can be negative; False after a ReLU.
         activation_quantizer: ``"lsq"``, or ``"hwgq"`` for the fixed steps of HWGQ, where inputs are not signed.
+        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``, as ``torch.nn.Conv2d``. It repeats
+            quantized values, which are those of a padded input that is quantized.
 
     Raises:
-        InputError: for an impossible precision, or as ``make_activation_quantizer``.
+        InputError: for an impossible precision, an unknown padding mode, or as ``make_activation_quantizer``.
     """
 
     def __init__(
@@ -130,8 +135,11 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
         bits: Any = 8,
         signed: bool = True,
         activation_quantizer: str = "lsq",
+        padding_mode: str = "zeros",
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        if padding_mode not in PADDING_MODES:
+            raise unknown_name("padding mode", padding_mode, PADDING_MODES)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         self._plug_in(bits, signed, activation_quantizer)
 
     def forward(self, x: Tensor) -> Tensor:

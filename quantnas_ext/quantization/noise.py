@@ -7,7 +7,8 @@ Resolution", IEEE Access 12 (2024). ``D_b(x) = (max x - min x) / (2^b - 1)`` for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -55,6 +56,27 @@ def value_range(x: Tensor) -> Tensor:
     low, high = torch.aminmax(flat)
     span = high - low
     return span if span.dtype.itemsize >= 4 else span.float()
+
+
+def in_two_parts(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """``x`` as the sum of two tensors of a dtype with fewer digits, the second of which carries no gradient.
+
+    In bfloat16 the noise of 8 bits is no larger than the distance from one number to the next, so that most numbers
+    would round to what they are without it. What is linear computes both parts instead.
+
+    Args:
+        x: any shape, of a wider dtype.
+        dtype: for example bfloat16.
+    """
+    high = x.to(dtype)
+    return high, (x.detach() - high.detach()).to(dtype)
+
+
+@contextmanager
+def kept_for_training() -> Iterator[None]:
+    """Within it tensors can be made that outlive ``torch.inference_mode``: what that marks can never be trained with."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def first_order_only() -> None:
@@ -121,12 +143,14 @@ def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False, 
         in_place: whether ``x`` itself becomes the result.
 
     Returns:
-        Same shape and dtype as ``x``. Gradients flow to ``x`` and ``scale``.
+        Same shape and dtype as ``x``, but float32 where that has fewer digits. Gradients flow to ``x`` and ``scale``.
     """
-    if noise.dtype != x.dtype:
-        noise = noise.to(x.dtype)
     if masked:
         noise = noise * as_factor(x != 0)
+    if x.dtype.itemsize < 4:
+        x = x.float()
+    if noise.dtype != x.dtype:
+        noise = noise.to(x.dtype)
     if scale.dtype != x.dtype:
         scale = scale.to(x.dtype)
     return x.addcmul_(noise, scale) if in_place else torch.addcmul(x, noise, scale)
@@ -144,6 +168,7 @@ def add_quantization_noise(
         masked: leave zeros as they are.
 
     Returns:
-        Same shape and dtype as ``x``. ``e`` carries no gradient; ``x`` and ``scale`` do.
+        As ``add_noise``. ``e`` carries no gradient; ``x`` and ``scale`` do.
     """
-    return add_noise(x, scale, unit_noise_(torch.empty_like(x), distribution), masked=masked)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return add_noise(x, scale, unit_noise_(torch.empty_like(x, dtype=dtype), distribution), masked=masked)

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantnas_ext.quantization.noise import add_noise, as_factor, first_order_only, flattened, value_range
+from quantnas_ext.quantization.noise import (
+    add_noise,
+    as_factor,
+    first_order_only,
+    flattened,
+    in_two_parts,
+    value_range,
+)
 
 SHARE = 4
 """Where nothing else needs the gradient of a tensor, that of its noise's step is estimated on 1 / SHARE of a batch."""
@@ -221,10 +228,12 @@ class _NoisyConvolution(torch.autograd.Function):
         relu: bool,
         masked: bool,
         for_scale: bool,
+        noisy: bool,
         geometry: Geometry,
     ) -> Tensor:
         ctx.relu, ctx.masked, ctx.for_scale = relu, masked, for_scale
-        ctx.geometry, ctx.dtype = geometry, autocast_dtype(x)
+        ctx.geometry, ctx.dtype = geometry, autocast_dtype(weight if noisy else x)
+        low = None
         # Their units are views of a buffer that stays as it is until the next phase: kept, but not as saved tensors.
         seen = x.clamp_min(0) if relu else x
         ctx.x_noise = None if x_noise is None else x_noise.sized(seen)
@@ -232,6 +241,11 @@ class _NoisyConvolution(torch.autograd.Function):
         kernel = _noisy_weight(weight, ctx)
         kernel = _of_dtype(kernel if factor is None else kernel * _of_dtype(factor, weight.dtype), ctx.dtype)
         noisy_x = _with_noise(seen, ctx.x_noise, ctx)
+        if noisy_x.dtype != ctx.dtype:
+            if noisy or x_noise is not None:
+                noisy_x, low = in_two_parts(noisy_x, ctx.dtype)
+            else:
+                noisy_x = noisy_x.to(ctx.dtype)
         need = ctx.needs_input_grad
         along = None
         if need[5] and not (need[1] or need[3]):
@@ -242,7 +256,8 @@ class _NoisyConvolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, factor, kernel, along, kept)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
-        return _convolve(noisy_x, kernel, bias, geometry)
+        output = _convolve(noisy_x, kernel, bias, geometry)
+        return output if low is None else output.add_(_convolve(low, kernel, None, geometry))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -256,7 +271,7 @@ class _NoisyConvolution(torch.autograd.Function):
         if noisy_x is None:
             # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
             seen = x.clamp_min(0) if ctx.relu and exact else x
-            noisy_x = _with_noise(seen, x_noise, ctx) if exact else _of_dtype(x, ctx.dtype)
+            noisy_x = _of_dtype(_with_noise(seen, x_noise, ctx) if exact else x, ctx.dtype)
         for_input = need[0] or need[4]
         # For the scale of noise alone a part of the batch will do.
         estimated = for_input and (ctx.for_scale or not need[0])
@@ -268,7 +283,7 @@ class _NoisyConvolution(torch.autograd.Function):
             part, _, _ = _gradients(ctx, gradient[:samples], noisy_x[:samples], kernel, [True, False, False])
             x_gradient = torch.zeros_like(noisy_x)
             torch.mul(part, len(x) / samples, out=x_gradient[:samples])
-        results: list[Tensor | None] = [None] * 12
+        results: list[Tensor | None] = [None] * 13
         if need[4]:
             unit = x_noise.unit
             if ctx.masked:
@@ -322,15 +337,15 @@ def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry
 
 
 def _with_noise(seen: Tensor, noise: _Sized | None, ctx: Any) -> Tensor:
-    """The input behind its ReLU, if there is one, with noise, in the dtype of the computation."""
-    if noise is not None:
-        seen = add_noise(seen, noise.step, noise.unit, masked=ctx.masked, in_place=ctx.relu)
-    return _of_dtype(seen, ctx.dtype)
+    """The input behind its ReLU, if there is one, with noise, in float32 at least where it has some."""
+    if noise is None:
+        return seen
+    return add_noise(seen, noise.step, noise.unit, masked=ctx.masked, in_place=ctx.relu)
 
 
 def _noisy_weight(weight: Tensor, ctx: Any) -> Tensor:
     noise = ctx.weight_noise
-    return weight if noise is None else add_noise(weight, noise.step, noise.unit)
+    return weight if noise is None else _of_dtype(add_noise(weight, noise.step, noise.unit), weight.dtype)
 
 
 def _of_sums(x: Tensor) -> torch.dtype:
@@ -356,12 +371,14 @@ def noisy_conv2d(
     relu: bool = False,
     masked: bool = False,
     for_scale: bool = False,
+    noisy: bool = False,
 ) -> Tensor:
     """``factor * conv2d(x + D_x e_x, weight + D_w e_w, bias)``, or with ``relu(x)`` in place of ``x``.
 
     A noisy input is kept for the backward pass only where it is small and no other layer reads it. Else it is made
     again out of ``x``, which a ReLU in front has saved anyway, so that noise takes the memory of the kernel alone.
-    Computes in the dtype of autocast where that is on.
+    Computes in the dtype of autocast where that is on. Where that or the input has fewer digits than float32, a noisy
+    input is convolved in two parts, as small noise would vanish in it (``in_two_parts``).
 
     Args:
         x: ``[N, C_in, H, W]``.
@@ -373,6 +390,7 @@ def noisy_conv2d(
         relu: whether a ReLU comes first.
         masked: leave zeros of ``x``, or behind the ReLU, as they are.
         for_scale: whether the gradient of ``x`` serves nothing but the scale of noise that it has already.
+        noisy: whether ``x`` has noise already.
 
     Returns:
         ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales. Where nothing
@@ -380,11 +398,13 @@ def noisy_conv2d(
         part of the output: the first samples, without bias where samples come in random order, and random positions.
     """
     for_scale = for_scale and x.requires_grad
-    if not (relu or for_scale) and x_noise is None and (weight_noise is None or not weight_noise.scale.requires_grad):
+    narrow = noisy and autocast_dtype(weight) != x.dtype
+    learned = weight_noise is not None and weight_noise.scale.requires_grad
+    if not (relu or for_scale or narrow or learned) and x_noise is None:
         # Nothing that the function would do better than autograd.
         if weight_noise is not None:
             noise = weight_noise.sized(weight)
-            weight = add_noise(weight, noise.step, noise.unit)
+            weight = _of_dtype(add_noise(weight, noise.step, noise.unit), weight.dtype)
         if factor is not None:
             weight = weight * _of_dtype(factor, weight.dtype)
             bias = None if bias is None else bias * _of_dtype(factor, bias.dtype)
@@ -401,6 +421,7 @@ def noisy_conv2d(
         relu,
         masked,
         for_scale,
+        noisy,
         geometry,
     )
     return output
@@ -413,6 +434,7 @@ class _NoisyReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, noise: Noise, masked: bool) -> Tensor:
         positive = as_factor(x > 0)
         output = x.clamp_min(0)
+        ctx.dtype = x.dtype
         ctx.noise, ctx.masked = noise.sized(output), masked
         output = add_noise(output, ctx.noise.step, noise.unit, masked=masked, in_place=True)
         ctx.save_for_backward(positive)
@@ -423,10 +445,10 @@ class _NoisyReLU(torch.autograd.Function):
         first_order_only()
         (gradient,) = gradients
         (positive,) = ctx.saved_tensors
-        behind = gradient * positive
+        behind = _of_dtype(gradient * positive, ctx.dtype)
         scale_gradient = None
         if ctx.needs_input_grad[1]:
-            scale_gradient = ctx.noise.per_scale(_dot(behind if ctx.masked else gradient, ctx.noise.unit))
+            scale_gradient = ctx.noise.per_scale(_dot(gradient * positive if ctx.masked else gradient, ctx.noise.unit))
         return behind, scale_gradient, None, None
 
 
@@ -439,7 +461,7 @@ def noisy_relu(x: Tensor, noise: Noise, *, masked: bool = False) -> Tensor:
         masked: no noise where the ReLU gives zero.
 
     Returns:
-        Shape and dtype of ``x``, differentiable in ``x`` and the step, once.
+        Shape and dtype of ``x``, or float32 where that has fewer digits, differentiable in ``x`` and the step, once.
     """
     output: Tensor = _NoisyReLU.apply(x, noise.scale, noise, masked)
     return output

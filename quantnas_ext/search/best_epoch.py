@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import reduce
+from accelerate.utils import convert_to_fp32, reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -61,7 +61,7 @@ class BestEpoch:
             self._context.bank.begin(seed, accelerator.process_index, step + index, 0)
             inputs, targets = (tensor.to(accelerator.device) for tensor in batch)
             with accelerator.autocast():
-                value = loss(self._model(inputs), targets)
+                value = loss(convert_to_fp32(self._model(inputs)), targets)
             sums += torch.stack([value.double() * len(inputs), sums.new_tensor(len(inputs))])
         total, count = reduce(sums, "sum").tolist()
         return float(total / count)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import reduce
+from accelerate.utils import convert_to_fp32, reduce
 from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
@@ -51,6 +51,20 @@ class _Progress:
     records: list[EpochRecord] = field(default_factory=list)
 
 
+class _Prepared(nn.Module):
+    """What Accelerate prepares in place of the supernet, as it patches ``forward`` of what it prepares.
+
+    A patched supernet would compute in mixed precision outside of the search as well, and so would all that is derived.
+    """
+
+    def __init__(self, supernet: nn.Module) -> None:
+        super().__init__()
+        self.supernet = supernet
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.supernet(*inputs)
+
+
 class BilevelSearch:
     """One search: the objects that Accelerate has prepared, and the loop.
 
@@ -70,8 +84,9 @@ class BilevelSearch:
         self.arch_optimizer = architecture_optimizer(self.distribution, settings.architecture_learning_rate)
         ignored = {id(parameter) for parameter in logits}
         # NNI's own supernet modules register the logits they use. They are averaged here, not by DDP.
+        whole = _Prepared(model)
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            model, [name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in ignored]
+            whole, [name for name, p in whole.named_parameters(remove_duplicate=False) if id(p) in ignored]
         )
         self.bare = model
         if plan.channels_last:
@@ -81,7 +96,7 @@ class BilevelSearch:
         ]
         self.weights = [parameter for parameter in model.parameters() if id(parameter) not in ignored]
         optimizer = optim.Adam(self.weights, plan.learning_rate, weight_decay=plan.weight_decay)
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = accelerator.prepare(whole, optimizer)
         total = plan.epochs * plan.steps_per_epoch
         self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total)
         self.train_loader = self._loader(plan.train_dataset, plan.seed)
@@ -176,7 +191,7 @@ class BilevelSearch:
         logits = list(self.distribution.parameters())
         with frozen(self.weights):
             with self.accelerator.autocast():
-                task_loss = self.plan.loss(self.bare(inputs), targets)
+                task_loss = self.plan.loss(convert_to_fp32(self.bare(inputs)), targets)
             loss, _ = self.objective(task_loss, draw, t, self.plan.epochs - self.settings.warmup_epochs)
             gradients = torch.autograd.grad(loss, logits, allow_unused=True)
         for parameter, gradient in zip(logits, gradients, strict=True):

@@ -11,6 +11,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from quantnas_ext.quantization.merged_kernels import MergedShape, NoiseCells, Placement
+from quantnas_ext.quantization.noise import kept_for_training
 from quantnas_ext.search.mixed_layers import MixedQuantConv2d
 
 
@@ -48,12 +49,13 @@ class Candidate:
 
     @functools.cached_property
     def only(self) -> MixedQuantConv2d | None:
-        """That convolution where it is all there is, and can be merged: odd size, "same" padding, no bias."""
+        """That convolution where it is all there is, and can be merged: odd size, "same" padding of zeros, no bias."""
         first = self.first
         if first is None or self.rest or first.bias is not None:
             return None
         extents = [d * (k - 1) for d, k in zip(first.dilation, first.kernel_size, strict=True)]
         same = all(extent % 2 == 0 for extent in extents) and first.padding == tuple(e // 2 for e in extents)
+        same = same and (first.padding_mode == "zeros" or not any(first.padding))
         return first if same and first.stride == (1, 1) else None
 
 
@@ -88,7 +90,8 @@ class Merger:
         """Where the candidates' weight noise goes, for a kernel's device and dtype."""
         key = kernel.device, kernel.dtype
         if key not in self._cells:
-            self._cells[key] = NoiseCells.of(self.shape, self.placements, kernel)
+            with kept_for_training():
+                self._cells[key] = NoiseCells.of(self.shape, self.placements, kernel)
         return self._cells[key]
 
     @property

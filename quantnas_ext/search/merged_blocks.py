@@ -15,10 +15,12 @@ from torch.nn import functional as F
 
 from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput
 from quantnas_ext.quantization.merged_kernels import merged_kernels
+from quantnas_ext.quantization.noise import kept_for_training
 from quantnas_ext.quantization.noisy_convolution import SHARE, Geometry, noisy_conv2d
 from quantnas_ext.search.layer_input import LayerInput
 from quantnas_ext.search.merge_plan import Candidate, Merger, plan
 from quantnas_ext.search.mixed_layers import MixedQuantConv2d
+from quantnas_ext.search.mixture import added, scaled
 from quantnas_ext.search.supernet import MixedLayerChoice, SupernetModule
 from quantnas_ext.search.supernet_context import SupernetContext
 
@@ -126,31 +128,40 @@ class _Evaluation:
         if key not in plans:
             if len(plans) == MOST_PLANS:  # dropout needs a new one for nearly every draw
                 plans.clear()
-            plans[key] = _Plan.of(active, blocks, draw.probabilities)
+            with kept_for_training():
+                plans[key] = _Plan.of(active, blocks, draw.probabilities)
         self.plan = plans[key]
         self.table = draw.probabilities.flatten()
         self.probabilities = [draw[block.label].unbind() for block in blocks]
-        self.outputs: list[Tensor | None] = [None] * len(blocks)
+        self.outputs: list[Any] = [None] * len(blocks)
+        self.filled: set[int] = set()
         self.noisy = blocks[0].training and self.context.quantization.mode == "noise"
 
-    def run(self) -> list[Tensor]:
+    def run(self) -> list[Any]:
         """The blocks' outputs."""
         if self.noisy and self.context.quantization.evaluation == "fast":
             self._share_noise()
         for merger, positions in self.plan.mergers:
             self._add_merged(merger, positions)
         for candidate in self.plan.alone:
-            self._add(candidate.block, self._on_its_own(candidate))
-        return cast(list[Tensor], self.outputs)
+            self._add(candidate.block, self._on_its_own(candidate), candidate.index)
+        return self.outputs
 
-    def _add(self, block: int, output: Tensor) -> None:
-        present = self.outputs[block]
-        self.outputs[block] = output if present is None else present + output
+    def _add(self, block: int, output: Any, index: int) -> None:
+        if block in self.filled:
+            self.outputs[block] = added(self.outputs[block], output, self._name(block, index))
+        else:
+            self.outputs[block] = output
+            self.filled.add(block)
+
+    def _name(self, block: int, index: int) -> str:
+        whole = self.blocks[block]
+        return f"candidate {whole.names[index]!r} of block {str(whole.label)!r}"
 
     def _probability(self, candidate: Candidate) -> Tensor:
         return self.probabilities[candidate.block][candidate.index]
 
-    def _on_its_own(self, candidate: Candidate) -> Tensor:
+    def _on_its_own(self, candidate: Candidate) -> Any:
         """A candidate's output times its probability.
 
         Without a gradient of the probability that goes to the last kernel, which is smaller than the output. With one,
@@ -158,7 +169,7 @@ class _Evaluation:
         """
         p, first, module = self._probability(candidate), candidate.first, candidate.module
         if first is None:
-            return p * module(self.x)
+            return scaled(module(self.x), p, self._name(candidate.block, candidate.index))
         rest = candidate.rest
         if not rest:
             return p * first.compute(self.source) if p.requires_grad else first.compute(self.source, p)
@@ -169,7 +180,7 @@ class _Evaluation:
         if isinstance(layer, MixedQuantConv2d):
             source = LayerInput(x, relu=relu, shared=False)
             return p * layer.compute(source) if p.requires_grad else layer.compute(source, p)
-        return p * layer(x)
+        return scaled(layer(x), p, self._name(candidate.block, candidate.index))
 
     def _share_noise(self) -> None:
         """One noisy input for all that begin with a ReLU and a convolution."""
@@ -192,8 +203,9 @@ class _Evaluation:
             )
             output = self._convolve(self.source.plain, kernel, merger)
         for block, start in merger.starts.items():
-            width = next(la.out_channels for c, la in zip(merger.candidates, layers, strict=True) if c.block == block)
-            self._add(block, output if width == output.shape[1] else output.narrow(1, start, width))
+            members = zip(merger.candidates, layers, strict=True)
+            index, width = next((c.index, layer.out_channels) for c, layer in members if c.block == block)
+            self._add(block, output if width == output.shape[1] else output.narrow(1, start, width), index)
 
     def _noise(self, merger: Merger, layers: Sequence[MixedQuantConv2d], probabilities: Tensor, rows: Tensor) -> Tensor:
         """One noise for the merged kernel; for the input, if it has none, a convolution of noise alone.
@@ -214,12 +226,14 @@ class _Evaluation:
         kernel = merger.cells(kernel).add_noise(kernel, context.bank.take(kernel), probabilities * of_weights * spans)
         if source.noisy is not None:
             geometry = Geometry(padding=merger.padding, groups=merger.shape.groups)
-            return noisy_conv2d(source.noisy, kernel, None, geometry, for_scale=source.for_scale)
+            return noisy_conv2d(source.noisy, kernel, None, geometry, for_scale=source.for_scale, noisy=True)
         output = self._convolve(source.plain, kernel, merger)
         if context.quantization.masked:
             unit = context.bank.take(source.plain) * (source.plain != 0)
         else:
             unit = context.bank.take(source.plain[: noise_samples(len(output))])
+        if unit.dtype != source.plain.dtype:
+            unit = unit.to(source.plain.dtype)
         of_noise = self._convolve(unit, noise_kernels[0], merger)
         return (output.unflatten(0, (-1, len(unit))) + of_noise).flatten(0, 1)
 
@@ -273,12 +287,13 @@ class MixedChoiceBlock(MixedLayerChoice):
         firsts = (Candidate(0, index, self[name]).first for index, name in enumerate(self.names))
         return [first for first in firsts if first is not None]
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """``sum_k p_k candidate_k(x)``."""
-        if self.context.quantization.evaluation == "separate":
-            return cast(Tensor, super().forward(x))
-        if x.dim() == 3:  # a sample without its batch
-            return self(x[None])[0]  # type: ignore[no-any-return]
+        x = args[0] if len(args) == 1 and not kwargs else None
+        if self.context.quantization.evaluation == "separate" or not isinstance(x, Tensor):
+            return super().forward(*args, **kwargs)
+        if x.dim() == 3:  # for convolutions a sample without its batch, for recurrent and linear layers a whole one
+            return self(x[None])[0] if self.first_layers() else super().forward(x)
         return _Evaluation([self], x, self._plans).run()[0]
 
 
@@ -317,9 +332,12 @@ class MixedSharedInput(SupernetModule, SharedInput):
     def forward(self, x: Tensor) -> list[Tensor]:
         """The blocks' outputs, in their order."""
         blocks = [block for block in self.blocks if isinstance(block, MixedChoiceBlock)]
-        if len(blocks) < len(self.blocks) or self.context.quantization.evaluation == "separate":
+        separate = self.context.quantization.evaluation == "separate" or not isinstance(x, Tensor)
+        if separate or len(blocks) < len(self.blocks):
             return SharedInput.forward(self, x)
         if x.dim() == 3:
+            if not any(block.first_layers() for block in blocks):
+                return SharedInput.forward(self, x)
             return [output[0] for output in self(x[None])]
         return _Evaluation(blocks, x, self._plans).run()
 

@@ -20,8 +20,8 @@ from quantnas_ext.quantization import (
     make_activation_quantizer,
     value_range,
 )
-from quantnas_ext.quantization.noise import add_noise
-from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, noisy_conv2d
+from quantnas_ext.quantization.noise import add_noise, in_two_parts, kept_for_training
+from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, autocast_dtype, noisy_conv2d
 from quantnas_ext.search.layer_input import FULL_PRECISION, LayerInput
 from quantnas_ext.search.supernet import SupernetModule
 from quantnas_ext.search.supernet_context import SupernetContext
@@ -95,7 +95,7 @@ class MixedQuantLayer(SupernetModule):
         """
         self.validate(sample)
         index = self.bits_choice.values.index(self.bits_choice.freeze(sample))
-        layer = self._concrete(index)
+        layer = self._concrete(index).train(self.training)
         if self.direct:
             layer.weight_quantizer.load_state_dict(self.weight_quantizers[index].state_dict())
             name = self.quantizer_name(index)
@@ -105,7 +105,7 @@ class MixedQuantLayer(SupernetModule):
 
     def _concrete(self, index: int) -> Any:
         """The concrete layer of one precision with its weight."""
-        layer = self.concrete(**{**self.arguments, "bits": self.precisions[index]})
+        layer = self.concrete(**{**self.arguments, "bits": self.precisions[index]}).to(self.weight)
         with torch.no_grad():
             layer.weight.copy_(self.weight_of(index))
             if layer.bias is not None and self.bias is not None:
@@ -137,7 +137,8 @@ class MixedQuantLayer(SupernetModule):
             return None
         context, weight = self.context, self.weight
         scale, bank = context.noise_scales().weights[self.row], context.bank
-        return Noise(scale, bank.take(weight), self.weight_span(), corner=(bank.integer(), bank.integer()))
+        unit, corner = bank.take_with_corner(weight)
+        return Noise(scale, unit, self.weight_span(), corner=corner)
 
     def weight_span(self) -> Tensor:
         """``max - min`` of the weight, computed once a step of the search: both phases see the same weight."""
@@ -145,7 +146,8 @@ class MixedQuantLayer(SupernetModule):
         weight = self.weight
         version = (weight.data_ptr(), weight._version, self.context.bank.step)
         if self._weight_span is None or self._weight_span[0] != version:
-            self._weight_span = version, value_range(weight)
+            with kept_for_training():
+                self._weight_span = version, value_range(weight)
         return self._weight_span[1]
 
     def input_noise(self, source: LayerInput) -> Noise | None:
@@ -200,11 +202,19 @@ class MixedQuantLayer(SupernetModule):
         """The layer with noise."""
         noise, weight, weight_noise = self.input_noise(source), self.weight, self.weight_noise()
         x = source.plain if source.noisy is None else source.noisy
+        dtype = autocast_dtype(x if source.noisy is None else weight)
         if noise is not None:
             x = add_noise(x, noise.sized(x).step, noise.unit, masked=self.context.quantization.masked)
         if weight_noise is not None:
-            weight = add_noise(weight, weight_noise.sized(weight).step, weight_noise.unit)
-        return self._of(x, weight, factor)
+            noisy = add_noise(weight, weight_noise.sized(weight).step, weight_noise.unit)
+            weight = noisy if noisy.dtype == weight.dtype else noisy.to(weight.dtype)
+        if dtype.itemsize >= 4 or (noise is None and source.noisy is None):
+            return self._of(x, weight, factor)
+        high, low = in_two_parts(x, dtype)
+        output = self._of(high, weight, factor)
+        with torch.no_grad():
+            rest = self._linear(low, weight if factor is None else weight * factor.to(weight.dtype), None)
+        return output + rest
 
     def _of(self, x: Tensor, weight: Tensor, factor: Tensor | None) -> Tensor:
         """The layer's operation with a weight, times a scalar."""
@@ -231,7 +241,9 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
         geometry: dict[str, Any] = {
             name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")
         }
-        super().__init__(layer.in_channels, layer.out_channels, **geometry, bias=layer.bias is not None)
+        super().__init__(
+            layer.in_channels, layer.out_channels, **geometry, bias=layer.bias is not None, padding_mode=layer.padding_mode
+        )
         self._take_over(layer, context)
         self._geometry = Geometry(**{name: value for name, value in geometry.items() if name != "kernel_size"})
 
@@ -239,9 +251,9 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
         return self._conv_forward(x, kernel, bias)
 
     def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
-        """The fused form, for a batch and where torch's padding is plain numbers."""
+        """The fused form, for a batch and where torch's padding is zeros in plain numbers."""
         x, relu = source.for_fusion()
-        if isinstance(self.padding, str) or x.dim() == 3:
+        if isinstance(self.padding, str) or self.padding_mode != "zeros" or x.dim() == 3:
             return super()._noisy(source, factor)
         return noisy_conv2d(
             x,
@@ -254,6 +266,7 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
             relu=relu,
             masked=self.context.quantization.masked,
             for_scale=source.for_scale,
+            noisy=source.noisy is not None,
         )
 
 

@@ -20,6 +20,7 @@ from quantnas_ext.search.distribution import ArchitectureDistribution, DrawnSoft
 from quantnas_ext.search.evaluator import AccelerateEvaluator
 from quantnas_ext.search.lightning import QuantNASLightningModule
 from quantnas_ext.search.merged_blocks import MixedChoiceBlock, MixedSharedInput, share_activation_quantizers
+from quantnas_ext.search.mixed_arguments import MixedArguments
 from quantnas_ext.search.mixed_layers import MixedQuantConv2d, MixedQuantLinear
 from quantnas_ext.search.objective import Penalty, SearchObjective
 from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer
@@ -136,6 +137,8 @@ class QuantNAS(DARTS):
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Turn a model space into its supernet, in place, and create the distribution and the objective.
 
+        Where a mutation hook fails the space and the strategy are as they were.
+
         Raises:
             InputError: when there is nothing to choose, a cost cannot be counted on this space, or a
                 budget cannot be met.
@@ -145,11 +148,20 @@ class QuantNAS(DARTS):
         if is_supernet(model):
             raise InputError(f"this {type(model).__name__} is a supernet already; give each search a new model space")
         distribution, objective = self._objective_of(model)
+        before = self._searched, self._arch_parameters
         self._searched = SupernetContext(distribution, self.quantization, objective.most_likely), objective
         self._arch_parameters = dict(distribution.logits.items())
-        # DARTS.mutate_model would create logits of its own.
-        OneShotStrategy.mutate_model(self, model)
-        share_activation_quantizers(model)
+        children = {module: dict(module._modules) for module in model.modules()}
+        try:
+            # DARTS.mutate_model would create logits of its own.
+            OneShotStrategy.mutate_model(self, model)
+            share_activation_quantizers(model)
+        except BaseException:
+            for module, own in children.items():
+                module._modules.clear()
+                module._modules.update(own)
+            self._searched, self._arch_parameters = before
+            raise
         return model
 
     def default_mutation_hooks(self) -> list[MutationHook]:
@@ -159,6 +171,7 @@ class QuantNAS(DARTS):
             for supernet_module in (
                 MixedQuantConv2d,
                 MixedQuantLinear,
+                MixedArguments,
                 MixedChoiceBlock,
                 MixedSharedInput,
                 MixedLayerChoice,
@@ -213,8 +226,18 @@ class QuantNAS(DARTS):
             yield self.model_space.freeze(sample)
 
     def derive(self) -> nn.Module:
-        """The found architecture as a concrete network that keeps the supernet's weights."""
-        network: nn.Module = self.supernet.freeze(self.most_likely())
+        """The found architecture as a concrete network that keeps the supernet's weights, their device and dtype."""
+        return self._frozen(self.most_likely())
+
+    def _frozen(self, sample: dict[str, Any]) -> nn.Module:
+        """A concrete network on the supernet's device; what NNI makes new layers for, it makes on the CPU in float32."""
+        supernet = self.supernet
+        network: nn.Module = supernet.freeze(sample)
+        like = [p for p in supernet.parameters() if p.is_floating_point()]
+        if len({p.device for p in like}) == 1:
+            network.to(like[0].device)
+        if len({p.dtype for p in like}) == 1:
+            network.to(like[0].dtype)
         return network
 
     def most_likely(self) -> dict[str, Any]:

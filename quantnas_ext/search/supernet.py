@@ -13,6 +13,7 @@ from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from quantnas_ext.search.distribution import Draw
+from quantnas_ext.search.mixture import added, scaled
 from quantnas_ext.search.supernet_context import SupernetContext
 
 
@@ -60,6 +61,8 @@ class SupernetModule(BaseSuperNetModule):
 class MixedLayerChoice(SupernetModule, LayerChoice):
     """Sum of all candidates' outputs, weighted with their probabilities; replaces ``LayerChoice``.
 
+    Candidates may return tuples, lists and dictionaries of tensors, as an LSTM does; these are summed part by part.
+
     Args:
         candidates: as ``LayerChoice``.
         label: as ``LayerChoice``.
@@ -85,8 +88,12 @@ class MixedLayerChoice(SupernetModule, LayerChoice):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """``sum_k p_k candidate_k(...)`` over the candidates that the present draw evaluates."""
         probabilities = self.draw[self.label].unbind()
-        active = self.draw.active(self.label)
-        return sum(probabilities[index] * self[self.names[index]](*args, **kwargs) for index in active)
+        total = None
+        for count, index in enumerate(self.draw.active(self.label)):
+            name = f"candidate {self.names[index]!r} of block {str(self.label)!r}"
+            output = scaled(self[self.names[index]](*args, **kwargs), probabilities[index], name)
+            total = output if count == 0 else added(total, output, name)
+        return total
 
     def _labels(self) -> list[str]:
         return [self.label]

@@ -8,12 +8,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from quantnas_ext.quantization import Precision
-from quantnas_ext.quantization.noise import mixture_noise_scale, relative_steps
+from quantnas_ext.quantization.noise import kept_for_training, mixture_noise_scale, relative_steps
 from quantnas_ext.quantization.noise_bank import NoiseBank
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
 from quantnas_ext.search.search_quantization import SearchQuantization
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class NoiseScales(NamedTuple):
@@ -80,8 +85,11 @@ class SupernetContext:
         """Of the present draw, computed once a draw for all layers."""
         draw, with_graph = self.draw, torch.is_grad_enabled()
         if self._scales is None or self._scales[0] is not draw or self._scales[1] != with_graph:
-            self._steps = self._steps.to(draw.probabilities.device)
-            table = mixture_noise_scale(draw.probabilities, self._steps, self.quantization.mixture)
-            weights, inputs = (of.unbind() for of in table)
+            with kept_for_training():
+                self._steps = self._steps.to(draw.probabilities.device)
+            # Checkpointing of activations must not count what only the first of all layers saves.
+            with saved_tensors_hooks(_as_it_is, _as_it_is), torch.inference_mode(False), torch.set_grad_enabled(with_graph):
+                table = mixture_noise_scale(draw.probabilities, self._steps, self.quantization.mixture)
+                weights, inputs = (of.unbind() for of in table)
             self._scales = (draw, with_graph, NoiseScales(table, weights, inputs))
         return self._scales[2]

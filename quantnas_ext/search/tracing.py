@@ -23,6 +23,7 @@ from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
 from quantnas_ext.search.choice_tree import Context
 from quantnas_ext.search.dry_run import dry_run, refuse_searched_shapes
+from quantnas_ext.search.mixed_arguments import MixedArguments
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
@@ -222,6 +223,9 @@ class _Trace:
             places.setdefault(module, (path, context))
             self._contexts.setdefault(module, set()).add(frozenset(context))
         if isinstance(module, LAYER_TYPES):
+            return
+        if isinstance(module, MixedArguments):  # of which a network has one
+            self._place(module.variants[0], f"{path}.variants.0", context, places, seen)
             return
         # Not named_children, which leaves out the second of two candidates that are one module.
         for name, child in module._modules.items():
