@@ -88,7 +88,7 @@ class SharedInput(nn.Module):
         for index, block in enumerate(blocks):
             if not isinstance(block, nn.Module):
                 raise InputError(
-                    f"block {index + 1} of a shared input is a {type(block).__name__}; give modules, such as ChoiceBlock"
+                    f"block {index + 1} of a shared input is a {type(block).__name__}; give modules, as ChoiceBlock"
                 )
         self.blocks = nn.ModuleList(blocks)
 

@@ -139,7 +139,8 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
     ) -> None:
         if padding_mode not in PADDING_MODES:
             raise unknown_name("padding mode", padding_mode, PADDING_MODES)
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
+        mode: Any = padding_mode
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, mode)
         self._plug_in(bits, signed, activation_quantizer)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def in_two_parts(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def kept_for_training() -> Iterator[None]:
-    """Within it tensors can be made that outlive ``torch.inference_mode``: what that marks can never be trained with."""
+    """Within it tensors are made that outlive ``torch.inference_mode``: what that marks can never be trained with."""
     with torch.inference_mode(False), torch.no_grad():
         yield
 

@@ -151,9 +151,7 @@ class ArchitectureDistribution(nn.Module):
         with torch.inference_mode(False), torch.set_grad_enabled(with_graph):
             return self._drawn_for_training(relaxation, progress, generator)
 
-    def _drawn_for_training(
-        self, relaxation: Relaxation, progress: float, generator: torch.Generator | None
-    ) -> Draw:
+    def _drawn_for_training(self, relaxation: Relaxation, progress: float, generator: torch.Generator | None) -> Draw:
         flat = torch.cat([*self.logits.values(), self._present.new_full((1,), -torch.inf, dtype=torch.float32)])
         drawn = relaxation.relax(flat[self._position], self._present, progress, generator)
         rows = drawn.probabilities.flatten()[self._flat].split(self._lengths)

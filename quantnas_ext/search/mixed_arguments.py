@@ -51,6 +51,13 @@ class MixedArguments(SupernetModule):
             for path, parameter in module.named_parameters():
                 owner, _, attribute = path.rpartition(".")
                 setattr(variant.get_submodule(owner), attribute, parameter)
+        # In the search all read one input, which none may change.
+        self._in_place: list[list[Any]] = [
+            [part for part in v.modules() if getattr(part, "inplace", None) is True] for v in variants
+        ]
+        if len(variants) > 1:
+            for part in itertools.chain(*self._in_place):
+                part.inplace = False
         self.variants = nn.ModuleList(variants)
 
     @classmethod
@@ -94,7 +101,11 @@ class MixedArguments(SupernetModule):
         index = 0
         for label, values in self.values.items():
             index = index * len(values) + values.index(sample[label])
-        return copy.deepcopy(self.variants[index])
+        memo: dict[int, Any] = {}
+        variant: nn.Module = copy.deepcopy(self.variants[index], memo)
+        for part in self._in_place[index]:
+            memo[id(part)].inplace = True
+        return variant
 
     def _labels(self) -> list[str]:
         return list(self.values)

@@ -242,7 +242,11 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
             name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")
         }
         super().__init__(
-            layer.in_channels, layer.out_channels, **geometry, bias=layer.bias is not None, padding_mode=layer.padding_mode
+            layer.in_channels,
+            layer.out_channels,
+            **geometry,
+            bias=layer.bias is not None,
+            padding_mode=layer.padding_mode,
         )
         self._take_over(layer, context)
         self._geometry = Geometry(**{name: value for name, value in geometry.items() if name != "kernel_size"})

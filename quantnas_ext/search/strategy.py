@@ -148,7 +148,7 @@ class QuantNAS(DARTS):
         if is_supernet(model):
             raise InputError(f"this {type(model).__name__} is a supernet already; give each search a new model space")
         distribution, objective = self._objective_of(model)
-        before = self._searched, self._arch_parameters
+        before: Any = self._searched, self._arch_parameters  # type: ignore[has-type]
         self._searched = SupernetContext(distribution, self.quantization, objective.most_likely), objective
         self._arch_parameters = dict(distribution.logits.items())
         children = {module: dict(module._modules) for module in model.modules()}
@@ -230,7 +230,7 @@ class QuantNAS(DARTS):
         return self._frozen(self.most_likely())
 
     def _frozen(self, sample: dict[str, Any]) -> nn.Module:
-        """A concrete network on the supernet's device; what NNI makes new layers for, it makes on the CPU in float32."""
+        """A concrete network where the supernet is, and in its dtype; NNI makes new layers on the CPU in float32."""
         supernet = self.supernet
         network: nn.Module = supernet.freeze(sample)
         like = [p for p in supernet.parameters() if p.is_floating_point()]

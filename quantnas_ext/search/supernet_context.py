@@ -88,7 +88,11 @@ class SupernetContext:
             with kept_for_training():
                 self._steps = self._steps.to(draw.probabilities.device)
             # Checkpointing of activations must not count what only the first of all layers saves.
-            with saved_tensors_hooks(_as_it_is, _as_it_is), torch.inference_mode(False), torch.set_grad_enabled(with_graph):
+            with (
+                saved_tensors_hooks(_as_it_is, _as_it_is),
+                torch.inference_mode(False),
+                torch.set_grad_enabled(with_graph),
+            ):
                 table = mixture_noise_scale(draw.probabilities, self._steps, self.quantization.mixture)
                 weights, inputs = (of.unbind() for of in table)
             self._scales = (draw, with_graph, NoiseScales(table, weights, inputs))

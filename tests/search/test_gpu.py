@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from nni.nas.evaluator import FunctionalEvaluator
+from nni.nas.nn.pytorch import MutableConv2d
+from nni.nas.space import RawFormatModelSpace
 from test_merged_blocks import CHAINS, SINGLES, TwoBlocks, outcome, supernet
+
+from quantnas_ext.nn import MutableQuantConv2d
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -41,3 +46,18 @@ def test_a_step_on_a_gpu_waits_for_nothing(options: dict[str, Any]) -> None:
         space(x).square().mean().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_network_is_derived_where_its_supernet_is() -> None:
+    torch.manual_seed(0)
+    space = TwoBlocks(SINGLES, [4, 8])
+    space.foreign = MutableConv2d(3, 3, 1)
+    space.fixed = MutableQuantConv2d(3, 3, 1, bits=8)
+    strategy = supernet(space, quantization="direct")
+    space.cuda()
+    strategy.distribution.cuda()
+    space(torch.randn(2, 6, 8, 8, device="cuda"))
+    strategy._mutated_model_space = RawFormatModelSpace(space, FunctionalEvaluator(print))
+    network = strategy.derive()
+    assert all(tensor.is_cuda for tensor in network.state_dict().values())
+    network(torch.randn(2, 6, 8, 8, device="cuda"))
