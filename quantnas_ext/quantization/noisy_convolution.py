@@ -256,8 +256,9 @@ class _NoisyConvolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, factor, kernel, along, kept)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
-        output = _convolve(noisy_x, kernel, bias, geometry)
-        return output if low is None else output.add_(_convolve(low, kernel, None, geometry))
+        if low is None:
+            return _convolve(noisy_x, kernel, bias, geometry)
+        return _convolve(beside(noisy_x, low, geometry.groups), torch.cat([kernel, kernel], dim=1), bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -334,6 +335,15 @@ def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry
         return F.conv2d(x, kernel, bias, *geometry)
     with torch.autocast(x.device.type, enabled=False):
         return F.conv2d(x, kernel, bias, *geometry)
+
+
+def beside(high: Tensor, low: Tensor, groups: int) -> Tensor:
+    """Both parts of an input as its channels, so that one convolution sums them before it rounds its output."""
+    axis = high.dim() - 3
+    if groups == 1:
+        return torch.cat([high, low], dim=axis)  # which keeps channels last
+    parts = [part.unflatten(axis, (groups, -1)) for part in (high, low)]
+    return torch.stack(parts, dim=axis + 1).flatten(axis, axis + 2)
 
 
 def _with_noise(seen: Tensor, noise: _Sized | None, ctx: Any) -> Tensor:

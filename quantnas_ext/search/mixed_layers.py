@@ -21,7 +21,7 @@ from quantnas_ext.quantization import (
     value_range,
 )
 from quantnas_ext.quantization.noise import add_noise, in_two_parts, kept_for_training
-from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, autocast_dtype, noisy_conv2d
+from quantnas_ext.quantization.noisy_convolution import Geometry, Noise, autocast_dtype, beside, noisy_conv2d
 from quantnas_ext.search.layer_input import FULL_PRECISION, LayerInput
 from quantnas_ext.search.supernet import SupernetModule
 from quantnas_ext.search.supernet_context import SupernetContext
@@ -210,11 +210,12 @@ class MixedQuantLayer(SupernetModule):
             weight = noisy if noisy.dtype == weight.dtype else noisy.to(weight.dtype)
         if dtype.itemsize >= 4 or (noise is None and source.noisy is None):
             return self._of(x, weight, factor)
-        high, low = in_two_parts(x, dtype)
-        output = self._of(high, weight, factor)
-        with torch.no_grad():
-            rest = self._linear(low, weight if factor is None else weight * factor.to(weight.dtype), None)
-        return output + rest
+        both, twice = self._beside(*in_two_parts(x, dtype)), torch.cat([weight, weight], dim=1)
+        return self._of(both, twice, factor)
+
+    def _beside(self, high: Tensor, low: Tensor) -> Tensor:
+        """Both parts of an input as its channels or features."""
+        return torch.cat([high, low], dim=-1)
 
     def _of(self, x: Tensor, weight: Tensor, factor: Tensor | None) -> Tensor:
         """The layer's operation with a weight, times a scalar."""
@@ -253,6 +254,9 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
 
     def _linear(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         return self._conv_forward(x, kernel, bias)
+
+    def _beside(self, high: Tensor, low: Tensor) -> Tensor:
+        return beside(high, low, self.groups)
 
     def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
         """The fused form, for a batch and where torch's padding is zeros in plain numbers."""
