@@ -239,6 +239,8 @@ def _reason(path: Path, error: Exception) -> str:
             if path.stat().st_size == 0:
                 return "the file is empty"
         return "it is damaged or no image that Pillow reads"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {LARGEST // 10**6} megapixels"
     if isinstance(error, MemoryError):
         return "it does not fit the memory"
     text = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
@@ -246,7 +248,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 class _RoomForLargeImages:
-    """A scope, shared by threads, in which Pillow's limit of pixels is `LARGEST`; the user's comes back after it."""
+    """A scope, shared by threads, in which Pillow's limit of pixels is above `LARGEST`; it comes back after it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -256,7 +258,7 @@ class _RoomForLargeImages:
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, LARGEST
+                self._before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 2 * LARGEST
             self._inside += 1
 
     def __exit__(self, *error: object) -> None:
