@@ -96,9 +96,10 @@ def dataset_pairs(
     high, low = layout.hr_folder(folder), layout.lr_folder(folder, scale)
     for needed, key in ((high, "data.hr_folder"), (low, "data.lr_folder")):
         if not needed.is_dir():
+            name = needed.relative_to(folder) if needed.is_relative_to(folder) else needed
             raise InputError(
-                f"dataset folder '{folder}' has no folder {needed.relative_to(folder)}; make it with "
-                f"recipes/prepare_data.py --scale {scale}, or name another one in {key}"
+                f"dataset folder '{folder}' has no folder {name}; make it with recipes/prepare_data.py "
+                f"--scale {scale}, or name another one in {key}"
             )
     pairs = _matching(high, low, layout, scale)
     headers = {
