@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +24,8 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     Args:
         main: Takes the arguments after the program's name.
     """
+    # Pillow warns of damaged files, of which the reader says in one sentence what is wrong.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         main(sys.argv[1:])
     except InputError as error:

@@ -59,6 +59,11 @@ class DataConfig:
         batch_size: Crops in a batch of a search.
         workers: Processes that load data; 0 loads in the main process.
         validation_share: Share of the training images on which the search trains the logits rather than the weights.
+        hr_folder: Folder of the high-resolution images in a folder of `train`.
+        lr_folder: Folder of the low-resolution images; `{scale}` stands for the scale.
+        lr_suffix: What names of low-resolution images have behind those of the high-resolution ones, as in `x{scale}`.
+        nested: Whether images in subfolders belong to the folders of `train` and `test`.
+        skip_small: Whether training images smaller than a patch are left out instead of refused.
     """
 
     photographs: str | None = None
@@ -68,6 +73,11 @@ class DataConfig:
     batch_size: int = number(8, least=1)
     workers: int = number(0, least=0)
     validation_share: float = number(0.5, above=0, below=1)
+    hr_folder: str = "HR"
+    lr_folder: str = "LRx{scale}"
+    lr_suffix: str = ""
+    nested: bool = False
+    skip_small: bool = False
 
 
 @dataclass

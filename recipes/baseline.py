@@ -38,6 +38,7 @@ from quantnas_ext.search.processes import process_state, set_threads
 from quantnas_ext.search.random_architectures import random_architectures
 from quantnas_ext.search.selection import ArchitectureSelector
 from quantnas_ext.spaces import build_space
+from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.lightning_evaluator import lightning_evaluator
 from quantnas_ext.sr.score_files import check_new_file
 from quantnas_ext.sr.search_data import search_datasets
@@ -207,6 +208,7 @@ def search_with_darts(config: Config) -> None:
     space = build_space(config.space.name, config.space.arguments)
     tree = ChoiceTree.of(space)
     train, validation = search_datasets(config, space)
+    finish_decoding()
     run = cli.new_run_folder(config.run)
     save_config(config, run / "config.yaml")
     strategy = nni_darts(

@@ -113,13 +113,14 @@ def evaluate(config: Config, run: Path) -> None:
     }
     scale = networks["quantized"].scale
     (folder,) = with_photographs(config.data, scale).test.values()
-    result = {"bicubic": evaluate_bicubic(folder, scale).mean}
+    result = {"bicubic": evaluate_bicubic(folder, scale, nested=config.data.nested).mean}
     for training, network in networks.items():
         cost = Architecture.load(run / training / "architecture.yaml").cost
-        result[training] = {**evaluate_folder(network, folder, scale, name=training).mean, **cost}
+        scores = evaluate_folder(network, folder, scale, name=training, nested=config.data.nested)
+        result[training] = {**scores.mean, **cost}
     write_json(result, run / "evaluation.json")
 
-    found = EvaluationPairs(folder, scale)
+    found = EvaluationPairs(folder, scale, nested=config.data.nested)
     pairs = [found[index] for index in range(len(found))]
     columns = [
         ("LR", [pair.lr for pair in pairs]),

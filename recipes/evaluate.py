@@ -18,6 +18,7 @@ from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.spaces import smallest_side
 from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
 from quantnas_ext.sr.perceptual import Lpips, load_lpips
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         "--data", required=True, action="append", metavar="NAME=DIR", help="a folder of images and its name; repeatable"
     )
     parser.add_argument("--out", metavar="FILE", help="JSON file to write")
+    parser.add_argument("--nested", action="store_true", help="images in subfolders of the folders too")
     parser.add_argument("--lpips", action="store_true", help="add LPIPS, the learned perceptual distance")
     arguments = parser.parse_args(argv)
 
@@ -48,13 +50,14 @@ def main(argv: list[str] | None = None) -> None:
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     smallest = max(network.scale * smallest_side(network), Lpips.SMALLEST if arguments.lpips else 0)
     for folder in folders.values():
-        EvaluationPairs(folder, network.scale, smallest=smallest)
+        EvaluationPairs(folder, network.scale, smallest=smallest, nested=arguments.nested)
+    finish_decoding()
 
     lpips = load_lpips() if arguments.lpips else None
     scores = {
         name: {
-            "bicubic": evaluate_bicubic(folder, network.scale, lpips=lpips, name=name),
-            "network": evaluate_folder(network, folder, network.scale, lpips=lpips, name=name),
+            "bicubic": evaluate_bicubic(folder, network.scale, lpips=lpips, name=name, nested=arguments.nested),
+            "network": evaluate_folder(network, folder, network.scale, lpips=lpips, name=name, nested=arguments.nested),
         }
         for name, folder in folders.items()
     }

@@ -22,10 +22,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=int, default=4, help="2, 3 or 4 (default: 4)")
     parser.add_argument("--crop", type=int, help="cut sub-images of this side, in high-resolution pixels")
     parser.add_argument("--step", type=int, help="distance between sub-images (default: the crop)")
+    parser.add_argument("--nested", action="store_true", help="images in subfolders too: a/b.jpg becomes a_b.png")
     arguments = parser.parse_args(argv)
 
     folder = prepare_dataset_folder(
-        arguments.source, arguments.target, arguments.scale, crop=arguments.crop, step=arguments.step
+        arguments.source,
+        arguments.target,
+        arguments.scale,
+        crop=arguments.crop,
+        step=arguments.step,
+        nested=arguments.nested,
     )
     print(f"{folder}: {check_dataset_folder(folder, arguments.scale)} image pairs for scale {arguments.scale}")
 

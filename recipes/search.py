@@ -40,6 +40,7 @@ from quantnas_ext.search.fixed_choices import fix_operations
 from quantnas_ext.search.history import SearchHistory
 from quantnas_ext.search.processes import process_state, set_threads
 from quantnas_ext.spaces import build_space
+from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.metrics import psnr_rgb
 from quantnas_ext.sr.score_files import write_json
 from quantnas_ext.sr.search_data import search_datasets
@@ -83,6 +84,7 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
         gradient_clip=config.search.gradient_clip,
     )
     strategy.check(space)
+    finish_decoding()
     run = Path(config.run)
     main_process = process_state().is_main_process
     if main_process:

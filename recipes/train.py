@@ -20,6 +20,8 @@ from quantnas_ext.config import add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.spaces import check_input_side, smallest_side
 from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.dataset_layout import DatasetLayout
+from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.folders import check_dataset_folder
 from quantnas_ext.sr.options import final_training_options, write_options
@@ -51,15 +53,21 @@ def main(argv: list[str] | None = None) -> None:
     config = dataclasses.replace(config, data=with_photographs(config.data, network.scale))
     if not config.data.train:
         raise InputError("there is nothing to train on; name dataset folders with --set 'data.train=[FOLDER]'")
-    images = sum(check_dataset_folder(folder, network.scale, config.train.patch) for folder in config.data.train)
+    layout, skip_small = DatasetLayout.of(config.data), config.data.skip_small
+    images = sum(
+        check_dataset_folder(folder, network.scale, config.train.patch, layout=layout, skip_small=skip_small)
+        for folder in config.data.train
+    )
+    smallest = network.scale * smallest_side(network)
     for folder in config.data.test.values():
-        EvaluationPairs(folder, network.scale, smallest=network.scale * smallest_side(network))
+        EvaluationPairs(folder, network.scale, smallest=smallest, nested=config.data.nested)
     if config.train.full_precision_iterations >= config.train.iterations:
         raise InputError(
             f"train.full_precision_iterations ({config.train.full_precision_iterations}) leaves none of "
             f"train.iterations ({config.train.iterations}) for quantization; take fewer, or train.precision=32"
         )
 
+    finish_decoding()
     run = cli.new_run_folder(arguments.run or Path(config.run) / "train")
     save_config(config, run / "config.yaml")
     trained.save(run / "architecture.yaml")

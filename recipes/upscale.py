@@ -3,7 +3,8 @@
     python recipes/upscale.py --architecture runs/demo/train/architecture.yaml \\
         --weights runs/demo/train/network.safetensors holiday.jpg folder_of_images --out enlarged
 
-Results are PNG files of the same names. Greyscale images stay greyscale, opacity is kept.
+Results are PNG files of the same names. Greyscale images stay greyscale, opacity is kept;
+colours are converted to sRGB, and results have 8 bits per channel.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from quantnas_ext import cli
 from quantnas_ext.errors import InputError
 from quantnas_ext.spaces import check_input_side
 from quantnas_ext.sr.arch import QuantNASNetwork
-from quantnas_ext.sr.images import list_images, read_picture, write_png
+from quantnas_ext.sr.images import image_headers, list_images, read_picture, write_png
 from quantnas_ext.sr.upscaling import upscale_picture
 
 
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
             height, width = read_picture(image).rgb.shape[:2]
             check_input_side(network, min(height, width), f"image '{image}' of {width}x{height} pixels")
             results[result] = image
+    image_headers(list(results.values()), "the inputs")
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,11 @@ from typing import Any
 from torch.utils.data import ConcatDataset, Dataset
 
 from quantnas_ext import compat
+from quantnas_ext.schema import build
+from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.folders import check_dataset_folder
 from quantnas_ext.sr.images import image_to_tensor
-from quantnas_ext.sr.patches import paired_images
+from quantnas_ext.sr.paired_images import PairedImages
 
 compat.prepare_basicsr()
 from basicsr.utils.registry import DATASET_REGISTRY  # noqa: E402
@@ -20,10 +21,12 @@ __all__ = ["PairedFoldersDataset", "WholeImagesDataset"]
 
 @DATASET_REGISTRY.register()
 class PairedFoldersDataset(ConcatDataset[dict[str, Any]]):
-    """BasicSR's `PairedImageDataset` of several dataset folders, one after the other.
+    """Random crops of the image pairs of several dataset folders, one after the other (`PairedImages`).
 
     Options:
         `folders`: Dataset folders (`HR`, `LRx{scale}`).
+        `layout`: Where the folders have their images, as in `DatasetLayout`; may be left out.
+        `skip_small`: Whether images smaller than the crop are left out instead of refused; may be left out.
         `gt_size`: Side of the HR crop in pixels, a multiple of the scale.
         `scale`: Factor between HR and LR (BasicSR fills it in).
 
@@ -34,9 +37,13 @@ class PairedFoldersDataset(ConcatDataset[dict[str, Any]]):
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
         patch = opt["gt_size"] // opt["scale"]
-        for folder in opt["folders"]:
-            check_dataset_folder(folder, opt["scale"], patch)
-        super().__init__([paired_images(folder, opt["scale"], patch) for folder in opt["folders"]])
+        layout = build(DatasetLayout, opt.get("layout"), "datasets:train:layout.")
+        skip_small = bool(opt.get("skip_small", False))
+        found = [
+            dataset_pairs(folder, opt["scale"], patch, layout=layout, skip_small=skip_small)
+            for folder in opt["folders"]
+        ]
+        super().__init__([PairedImages(paths, opt["scale"], patch) for paths in found])
 
 
 @DATASET_REGISTRY.register()
@@ -45,6 +52,7 @@ class WholeImagesDataset(Dataset[dict[str, Any]]):
 
     Options:
         `folder`: A dataset folder, or a folder of high-resolution images.
+        `nested`: Whether images in subfolders belong to it; may be left out.
         `scale`: Factor between HR and LR (BasicSR fills it in).
 
     Raises:
@@ -53,7 +61,7 @@ class WholeImagesDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
-        self._pairs = EvaluationPairs(opt["folder"], opt["scale"])
+        self._pairs = EvaluationPairs(opt["folder"], opt["scale"], nested=bool(opt.get("nested", False)))
 
     def __len__(self) -> int:
         return len(self._pairs)

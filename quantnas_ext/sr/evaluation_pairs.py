@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
+from quantnas_ext.sr.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.degradation import check_scale, crop_to_multiple, downscale
-from quantnas_ext.sr.folders import check_dataset_folder, find_hr_folder, hr_folder, lr_folder
-from quantnas_ext.sr.images import image_size, list_images, read_image
+from quantnas_ext.sr.images import image_headers, list_images, read_image
 
 __all__ = ["EvaluationPairs", "ImagePair"]
 
@@ -23,7 +24,7 @@ class ImagePair:
     """One image to evaluate on.
 
     Attributes:
-        name: File name of the high-resolution image.
+        name: File name of the high-resolution image, with the subfolders below that of the data set.
         lr: Low-resolution image, `uint8 [h, w, 3]`.
         hr: High-resolution image, `uint8 [scale h, scale w, 3]`.
     """
@@ -42,36 +43,43 @@ class EvaluationPairs:
         scale: Factor between HR and LR.
         smallest: Sides, in high-resolution pixels, that the images need for more than PSNR and SSIM: other figures, or
             the network that enlarges them.
+        nested: Whether images in subfolders belong to the folder.
 
     Raises:
         InputError: The folder is missing or empty, an image is unreadable or too small to score, or LR and HR do not
-            match.
+            match. Where there are many images, unreadable ones are found beside what follows, and
+            `decoding.finish_decoding` raises.
     """
 
-    def __init__(self, folder: str | Path, scale: int, *, smallest: int = 0) -> None:
+    def __init__(self, folder: str | Path, scale: int, *, smallest: int = 0, nested: bool = False) -> None:
         self.scale = check_scale(scale)
-        self._hr = find_hr_folder(folder)
-        self._lr = lr_folder(folder, scale) if self._hr == hr_folder(folder) else None
-        if self._lr is not None and self._lr.exists():
-            check_dataset_folder(folder, scale)
+        layout = DatasetLayout(nested=nested)
+        inner = layout.hr_folder(folder)
+        self._hr = inner if inner.is_dir() else Path(folder)
+        self._lr: list[Path] | None = None
+        if self._hr == inner and layout.lr_folder(folder, scale).exists():
+            pairs = dataset_pairs(folder, scale, layout=layout)
+            self.images, self._lr = [pair.hr for pair in pairs], [pair.lr for pair in pairs]
         else:
-            self._lr = None
-        self.images = list_images(self._hr)
+            self.images = list_images(self._hr, nested=nested)
+        headers = image_headers(self.images, self._hr)
         # Cropping to a multiple of the scale takes up to scale - 1 pixels, leaving out borders 2 scale.
         needed = max(_WINDOW + 2 * scale, smallest, 4 * scale) + scale - 1
-        for path in self.images:
-            width, height = image_size(path)
-            if min(width, height) < needed:
+        for path, header in zip(self.images, headers, strict=True):
+            if min(header.width, header.height) < needed:
                 raise InputError(
-                    f"image '{path}' of {width}x{height} pixels is too small to be scored at scale {scale}; "
-                    f"give images of at least {needed} pixels a side"
+                    f"image '{path}' of {header.width}x{header.height} pixels is too small to be scored at scale "
+                    f"{scale}; give images of at least {needed} pixels a side"
                 )
+        pixels = sum(header.width * header.height for header in headers)
+        begin_decoding(self.images, pixels, Path(folder).name)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> ImagePair:
+        finish_decoding()
         path = self.images[index]
         hr = crop_to_multiple(read_image(path), self.scale)
-        lr = downscale(hr, self.scale, path) if self._lr is None else read_image(self._lr / path.name)
-        return ImagePair(path.name, lr, hr)
+        lr = downscale(hr, self.scale, path) if self._lr is None else read_image(self._lr[index])
+        return ImagePair(path.relative_to(self._hr).as_posix(), lr, hr)

@@ -12,36 +12,31 @@ import numpy as np
 from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
 from quantnas_ext.sr.degradation import check_scale, crop_to_multiple, downscale
-from quantnas_ext.sr.images import image_size, list_images, read_image, write_png
+from quantnas_ext.sr.images import image_headers, list_images, read_image, write_png
 
-__all__ = ["check_dataset_folder", "find_hr_folder", "hr_folder", "lr_folder", "prepare_dataset_folder"]
+__all__ = ["check_dataset_folder", "hr_folder", "lr_folder", "prepare_dataset_folder"]
 
 
 def hr_folder(folder: str | Path) -> Path:
-    """Where a dataset folder keeps its high-resolution images."""
-    return Path(folder) / "HR"
+    """Where a dataset folder made here keeps its high-resolution images."""
+    return DatasetLayout().hr_folder(folder)
 
 
 def lr_folder(folder: str | Path, scale: int) -> Path:
-    """Where a dataset folder keeps its low-resolution images of one scale."""
-    return Path(folder) / f"LRx{scale}"
-
-
-def find_hr_folder(folder: str | Path) -> Path:
-    """The folder of high-resolution images: `folder/HR` of a dataset folder, else the folder itself.
-
-    Raises:
-        InputError: It is missing or holds no image.
-    """
-    inner = hr_folder(folder)
-    found = inner if inner.is_dir() else Path(folder)
-    list_images(found)
-    return found
+    """Where a dataset folder made here keeps its low-resolution images of one scale."""
+    return DatasetLayout().lr_folder(folder, scale)
 
 
 def prepare_dataset_folder(
-    source: str | Path, target: str | Path, scale: int, *, crop: int | None = None, step: int | None = None
+    source: str | Path,
+    target: str | Path,
+    scale: int,
+    *,
+    crop: int | None = None,
+    step: int | None = None,
+    nested: bool = False,
 ) -> Path:
     """Make a dataset folder from a folder of high-resolution images.
 
@@ -55,6 +50,7 @@ def prepare_dataset_folder(
         scale: 2, 3 or 4.
         crop: Side of the sub-images in high-resolution pixels, a multiple of the scale; None keeps whole images.
         step: Distance between sub-images, a multiple of the scale; `crop` if None.
+        nested: Take the images in subfolders of the source as well; `a/b.jpg` becomes `a_b.png`.
 
     Returns:
         The target folder.
@@ -73,12 +69,16 @@ def prepare_dataset_folder(
             raise InputError(f"{name} {pixels} is not possible; give a multiple of scale {scale}, at least {4 * scale}")
     if target.exists():
         raise InputError(f"dataset folder '{target}' already exists; name another folder or delete this one first")
-    images = list_images(source)
+    images = list_images(source, nested=nested)
+    image_headers(images, source)
     by_stem: dict[str, Path] = {}
     for path in images:
-        if path.stem in by_stem:
-            raise InputError(f"'{by_stem[path.stem].name}' and '{path.name}' in '{source}' share a name; rename one")
-        by_stem[path.stem] = path
+        inside = path.relative_to(source)
+        stem = "_".join(inside.with_suffix("").parts)
+        if stem in by_stem:
+            other = by_stem[stem].relative_to(source)
+            raise InputError(f"'{other}' and '{inside}' in '{source}' share a name; rename one")
+        by_stem[stem] = path
 
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     new_parents = [parent for parent in target.parents if not parent.exists()]
@@ -102,57 +102,20 @@ def prepare_dataset_folder(
     return target
 
 
-def check_dataset_folder(folder: str | Path, scale: int, patch: int | None = None) -> int:
-    """Check that a dataset folder can be trained on, from file names and image headers alone.
-
-    Args:
-        folder: Dataset folder.
-        scale: Factor between the images of `HR` and of `LRx{scale}`.
-        patch: Side of the training crops in low-resolution pixels, which has to fit into every image.
+def check_dataset_folder(
+    folder: str | Path,
+    scale: int,
+    patch: int | None = None,
+    *,
+    layout: DatasetLayout | None = None,
+    skip_small: bool = False,
+) -> int:
+    """Check that a dataset folder can be trained on; args and errors as those of `dataset_pairs`.
 
     Returns:
         The number of image pairs.
-
-    Raises:
-        InputError: A folder is missing or empty or holds other files, names differ, an image is unreadable, sizes do
-            not match, or the patch does not fit.
     """
-    check_scale(scale)
-    high, low = hr_folder(folder), lr_folder(folder, scale)
-    if not Path(folder).is_dir():
-        raise InputError(f"dataset folder '{folder}' does not exist; make it with recipes/prepare_data.py")
-    for needed in (high, low):
-        if not needed.is_dir():
-            raise InputError(
-                f"dataset folder '{folder}' has no folder {needed.name}; "
-                f"make it with recipes/prepare_data.py --scale {scale}"
-            )
-    high_images, low_images = list_images(high), list_images(low)
-    for part, images in ((high, high_images), (low, low_images)):
-        strange = {entry.name for entry in part.iterdir() if not entry.name.startswith(".") and entry.is_file()}
-        strange -= {path.name for path in images}
-        if strange:
-            raise InputError(f"'{part / min(strange)}' is not an image; remove it from the dataset folder")
-    high_names, low_names = ({path.name for path in images} for images in (high_images, low_images))
-    if high_names != low_names:
-        raise InputError(
-            f"'{high}' and '{low}' do not match: {len(high_names)} and {len(low_names)} images, "
-            f"'{min(high_names ^ low_names)}' is in one only; both need the same names"
-        )
-    for path in high_images:
-        width, height = image_size(path)
-        small_width, small_height = image_size(low / path.name)
-        if (width, height) != (small_width * scale, small_height * scale):
-            raise InputError(
-                f"'{path}' is {width}x{height} and '{low / path.name}' {small_width}x{small_height} pixels; "
-                f"the first must be exactly {scale} times the second"
-            )
-        if patch is not None and min(small_width, small_height) < patch:
-            raise InputError(
-                f"'{low / path.name}' of {small_width}x{small_height} pixels is smaller than the patch of {patch}; "
-                "take a smaller patch or remove the image"
-            )
-    return len(high_images)
+    return len(dataset_pairs(folder, scale, patch, layout=layout, skip_small=skip_small))
 
 
 def _make_folders(target: Path, *folders: Path) -> None:

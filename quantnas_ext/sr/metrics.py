@@ -95,7 +95,13 @@ def _finite(row: dict[str, float]) -> dict[str, float | None]:
 
 
 def evaluate_folder(
-    network: nn.Module, folder: str | Path, scale: int, *, lpips: Lpips | None = None, name: str | None = None
+    network: nn.Module,
+    folder: str | Path,
+    scale: int,
+    *,
+    lpips: Lpips | None = None,
+    name: str | None = None,
+    nested: bool = False,
 ) -> FolderScores:
     """Score a network on every image of a folder, whole images one by one.
 
@@ -105,11 +111,12 @@ def evaluate_folder(
         scale: The network's scale.
         lpips: Scores perceptual distance too.
         name: What the progress bar shows; the folder's name if None.
+        nested: Whether images in subfolders belong to the folder.
 
     Raises:
         InputError: As `EvaluationPairs`.
     """
-    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST)
+    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST, nested=nested)
     training = network.training
     network.eval()
     try:
@@ -119,13 +126,13 @@ def evaluate_folder(
 
 
 def evaluate_bicubic(
-    folder: str | Path, scale: int, *, lpips: Lpips | None = None, name: str | None = None
+    folder: str | Path, scale: int, *, lpips: Lpips | None = None, name: str | None = None, nested: bool = False
 ) -> FolderScores:
     """Score bicubic interpolation on a folder: the baseline every network has to beat.
 
     Args, Raises: as `evaluate_folder`.
     """
-    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST)
+    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST, nested=nested)
     return _score(pairs, lambda image: upscale_bicubic(image, scale), lpips, f"{name or Path(folder).name} bicubic")
 
 

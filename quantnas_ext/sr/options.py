@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import random
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from quantnas_ext import compat
 from quantnas_ext.config import Config
 from quantnas_ext.errors import InputError
 from quantnas_ext.schema import read_yaml
+from quantnas_ext.sr.dataset_layout import DatasetLayout
 
 compat.prepare_basicsr()
 from basicsr.utils import set_random_seed  # noqa: E402
@@ -60,6 +62,8 @@ def final_training_options(
             "name": "train",
             "type": "PairedFoldersDataset",
             "folders": [os.path.abspath(folder) for folder in config.data.train],
+            "layout": dataclasses.asdict(DatasetLayout.of(config.data)),
+            "skip_small": config.data.skip_small,
             "gt_size": train.patch * scale,
             "batch_size_per_gpu": train.batch_size,
             "num_worker_per_gpu": config.data.workers,
@@ -67,7 +71,12 @@ def final_training_options(
         }
     }
     for number, (name, folder) in enumerate(config.data.test.items(), start=1):
-        datasets[f"val_{number}"] = {"name": name, "type": "WholeImagesDataset", "folder": os.path.abspath(folder)}
+        datasets[f"val_{number}"] = {
+            "name": name,
+            "type": "WholeImagesDataset",
+            "folder": os.path.abspath(folder),
+            "nested": config.data.nested,
+        }
     metric = {"crop_border": scale, "test_y_channel": True}
     options: dict[str, Any] = {
         "name": "train",

@@ -13,14 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
-from quantnas_ext import compat
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.folders import check_dataset_folder, hr_folder, lr_folder
+from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
+from quantnas_ext.sr.paired_images import PairedImages
 
-compat.prepare_basicsr()
-from basicsr.data.paired_image_dataset import PairedImageDataset  # noqa: E402
-
-__all__ = ["PatchDataset", "keyed_random", "paired_images", "split_dataset"]
+__all__ = ["PatchDataset", "keyed_random", "split_dataset"]
 
 
 @contextlib.contextmanager
@@ -38,31 +35,6 @@ def keyed_random(*key: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def paired_images(folder: str | Path, scale: int, patch: int) -> PairedImageDataset:
-    """BasicSR's dataset of randomly cropped, flipped and rotated pairs from one dataset folder, sorted by name.
-
-    Args:
-        folder: Dataset folder, already checked.
-        scale: Factor between HR and LR.
-        patch: Side of the LR crop in pixels.
-    """
-    dataset = PairedImageDataset(
-        {
-            "dataroot_gt": str(hr_folder(folder)),
-            "dataroot_lq": str(lr_folder(folder, scale)),
-            "io_backend": {"type": "disk"},
-            "phase": "train",
-            "scale": scale,
-            "gt_size": patch * scale,
-            "use_hflip": True,
-            "use_rot": True,
-        }
-    )
-    # BasicSR lists a folder in the order of the file system, which differs from machine to machine.
-    dataset.paths.sort(key=lambda paths: paths["gt_path"])
-    return dataset
-
-
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     """One random patch of every image pair of some dataset folders, another one in every epoch.
 
@@ -74,6 +46,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         scale: Factor between HR and LR.
         patch: Side of the LR crop in pixels.
         seed: Seed of crops, flips and rotations.
+        layout: Where the folders have their images.
+        skip_small: Leave out images smaller than the patch instead of refusing them.
 
     Attributes:
         images: Indices of the image pairs in use, all folders counted through.
@@ -82,15 +56,23 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         InputError: No folder is given, or one is not a dataset folder for this scale and patch.
     """
 
-    def __init__(self, folders: Sequence[str | Path], scale: int, patch: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        scale: int,
+        patch: int,
+        seed: int = 0,
+        *,
+        layout: DatasetLayout | None = None,
+        skip_small: bool = False,
+    ) -> None:
         if not folders:
             raise InputError("no training folder is given; name at least one dataset folder in data.train")
         if patch < 1:
             raise InputError(f"a patch of {patch} pixels is not possible; give a positive number")
-        for folder in folders:
-            check_dataset_folder(folder, scale, patch)
+        found = [dataset_pairs(folder, scale, patch, layout=layout, skip_small=skip_small) for folder in folders]
         self._seed = seed
-        pairs = [paired_images(folder, scale, patch) for folder in folders]
+        pairs = [PairedImages(paths, scale, patch) for paths in found]
         self._pairs: ConcatDataset[dict[str, Tensor]] = ConcatDataset(pairs)
         self.images = list(range(len(self._pairs)))
         # In shared memory: workers that outlive an epoch see the new one.

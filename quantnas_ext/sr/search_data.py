@@ -8,7 +8,7 @@ from quantnas_ext.config import Config
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.processes import process_state
 from quantnas_ext.spaces import check_input_side
-from quantnas_ext.sr.folders import check_dataset_folder
+from quantnas_ext.sr.dataset_layout import DatasetLayout
 from quantnas_ext.sr.patches import PatchDataset, split_dataset
 from quantnas_ext.sr.photographs import with_photographs
 
@@ -27,7 +27,6 @@ def search_datasets(config: Config, space: ModelSpace) -> tuple[PatchDataset, Pa
         data = with_photographs(config.data, space.scale)
     if not data.train:
         raise InputError("there is nothing to search on; name dataset folders with --set 'data.train=[FOLDER]'")
-    for folder in data.train:
-        check_dataset_folder(folder, space.scale, data.patch)
-    images = PatchDataset(data.train, space.scale, data.patch, config.seed)
+    layout = DatasetLayout.of(data)
+    images = PatchDataset(data.train, space.scale, data.patch, config.seed, layout=layout, skip_small=data.skip_small)
     return split_dataset(images, data.validation_share, config.seed)

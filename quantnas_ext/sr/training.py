@@ -17,6 +17,7 @@ from tqdm import tqdm
 from quantnas_ext import compat
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.sr import arch, basicsr_datasets, model
+from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.options import parse_arguments, read_options
 from quantnas_ext.sr.weights import save_weights
 
@@ -106,6 +107,7 @@ def _check(options: dict[str, Any]) -> None:
             basicsr_datasets.WholeImagesDataset.__name__,
         ):
             DATASET_REGISTRY.get(dataset["type"])(dataset)
+    finish_decoding()
     full_precision, total = options["train"].get("full_precision_iter", 0), options["train"]["total_iter"]
     if full_precision >= total:
         raise InputError(

@@ -94,7 +94,6 @@ def _remove(name: str) -> Callable[[Path], None]:
         (_remove("LRx2"), "has no folder LRx2; make it with recipes/prepare_data.py --scale 2"),
         (_remove("HR"), "has no folder HR"),
         (lambda folder: (folder / "LRx2" / "coffee.png").unlink(), "3 and 2 images, 'coffee.png' is in one only"),
-        (lambda folder: (folder / "HR" / "notes.txt").touch(), "notes.txt' is not an image"),
         (lambda folder: (folder / "HR" / "coffee.png").write_text("no"), "coffee.png' cannot be read"),
         (
             lambda folder: write_png(folder / "LRx2" / "coffee.png", np.zeros((60, 64, 3), np.uint8)),

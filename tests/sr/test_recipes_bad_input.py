@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from quantnas_ext.errors import InputError
 
@@ -23,6 +24,12 @@ def place(
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "image.png").write_text("not an image")
+    shutil.copytree(dataset_folder, tmp_path / "cut")
+    for side, name in (("HR", "coffee_s001.png"), ("LRx2", "coffee_s001.png")):
+        with Image.open(tmp_path / "cut" / side / name) as image:
+            image.save(tmp_path / "cut" / side / "short.jpg")
+    short = tmp_path / "cut" / "LRx2" / "short.jpg"
+    short.write_bytes(short.read_bytes()[:-200])
     (tmp_path / "metrics.json").write_text("{}")
     (tmp_path / "search" / "other.safetensors").write_text("no weights")
     architecture = (tmp_path / "search" / "architecture.yaml").read_text()
@@ -55,6 +62,10 @@ CASES = {
         f"{TRAIN} --set train.patch=40": "smaller than the patch of 40",
         f"{TRAIN} --set data.test={{own:absent}}": "data.test",
         f"{TRAIN} --set data.test.own=absent": "image folder 'absent' does not exist",
+        f"{TRAIN} --set data.train=[data,cut]": "short.jpg' cannot be read",
+        f"{TRAIN} --set data.test.own=cut/LRx2": "short.jpg' cannot be read",
+        f"{TRAIN} --set data.lr_folder=X2": "has no folder X2",
+        f"{TRAIN} --set data.train=[images] --set data.hr_folder=/absent": "has no folder /absent",
         f"{TRAIN} --set train.full_precision_iterations=1000": "leaves none of",
         f"{TRAIN} --set train.from_supernet=true --architecture moved.yaml": "weights.safetensors' do not exist",
     },
@@ -63,6 +74,7 @@ CASES = {
         f"{NETWORK} --data a=images --data a=images": "with a new name",
         f"{NETWORK} --data a=images --data b=empty --out new.json": "image folder 'empty' holds no images",
         f"{NETWORK} --data a=broken --out new.json": "broken/image.png' cannot be read",
+        f"{NETWORK} --data a=images --data b=cut/LRx2 --out new.json": "short.jpg' cannot be read",
         f"{NETWORK} --data a=images --out metrics.json": "'metrics.json' already exists",
         f"{NETWORK} --data a=images --out new/metrics.json": "folder 'new' does not exist",
         f"{NETWORK} --weights search/architecture.yaml --data a=images": "no readable safetensors file",
