@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import nni
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from nni.nas.evaluator import Evaluator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -18,6 +15,7 @@ from torch.utils.data import Dataset
 from quantnas_ext.arguments import flag, name_among, real_number, whole_number
 from quantnas_ext.errors import InputError, shown
 from quantnas_ext.search.bilevel import BilevelSearch
+from quantnas_ext.search.environment import check_environment, make_accelerator, plain_modes, without_settings
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.processes import process_state
 from quantnas_ext.search.sampling import FixedBatches
@@ -30,7 +28,8 @@ class AccelerateEvaluator(Evaluator):
 
     In every step the logits take a step on a validation batch, then the weights one on a training batch (DARTS, Liu et
     al., ICLR 2019). Random numbers, data order and learning rate are functions of (seed, process, epoch), so a search
-    that is interrupted and started again goes on exactly as it would have.
+    that is interrupted and started again goes on exactly as it would have. ``accelerate launch`` and its configuration
+    file say which devices and processes there are; all else is said by the arguments.
 
     Args:
         train_dataset: for the weights; items are (input, target) tensors. One with ``set_epoch`` is told the epoch.
@@ -80,6 +79,7 @@ class AccelerateEvaluator(Evaluator):
         on_epoch: Callable[[EpochRecord], None] | None = None,
         derive_from: DeriveFrom = "last",
     ) -> None:
+        check_environment()
         steps = None if steps_per_epoch is None else whole_number("steps_per_epoch", steps_per_epoch, least=1)
         for name, dataset in (("training", train_dataset), ("validation", validation_dataset)):
             _check_dataset(name, dataset)
@@ -147,18 +147,20 @@ class AccelerateEvaluator(Evaluator):
             chosen by; NNI gets it as the final result.
 
         Raises:
-            InputError: without a ``QuantNAS`` strategy, or for a checkpoint of another search.
+            InputError: without a ``QuantNAS`` strategy, for a checkpoint of another search, or where the environment
+                asks Accelerate for DeepSpeed, FSDP or the like.
             FloatingPointError: when the loss stops being a finite number.
         """
         if self._settings is None:
             raise InputError("AccelerateEvaluator searches; use it with the QuantNAS strategy")
         process_state()
-        AcceleratorState._reset_state()  # an earlier search of this process may have had another precision
         # Weights of candidates that a draw leaves out get no gradient, on any process.
         sampling = self._settings.context.distribution.relaxation.samples
-        handlers = [DistributedDataParallelKwargs(find_unused_parameters=sampling)]
-        accelerator = Accelerator(mixed_precision=self.mixed_precision, kwargs_handlers=handlers)
-        result = BilevelSearch(self.plan, self._settings, accelerator, model).run()
+        accelerator = make_accelerator(self.mixed_precision, find_unused_parameters=sampling)
+        with plain_modes(accelerator.device):
+            with without_settings():
+                search = BilevelSearch(self.plan, self._settings, accelerator, model)
+            result = search.run()
         if nni.get_current_parameter() is not None:
             nni.report_final_result(result)
         return result
