@@ -4,6 +4,8 @@ import functools
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,65 @@ def test_searched_in_a_program_that_accumulates_gradients_and_autocasts_itself(t
         assert not theirs.sync_gradients
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert same(plain, search(tmp_path))
+
+
+SHARED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_searching import shared_search
+shared_search(Path(sys.argv[1]), batch_size=2)
+"""
+
+
+def shared_search(folder: Path, batch_size: int) -> tuple[list[EpochRecord], dict[str, Any]]:
+    """A search without noise, and what its last checkpoint holds."""
+    checkpoint = folder / "shared.ckpt"
+    settings = {"quantization": "none", "gradient_clip": 0.01, "entropy": 0.1}
+    records, _ = search(
+        folder, batch_size=batch_size, data=(pairs(0, 9), pairs(1)), epochs=3, checkpoint=checkpoint, strategy=settings
+    )
+    return records, torch.load(checkpoint, weights_only=True)
+
+
+def test_two_processes_do_in_an_epoch_what_one_does_with_the_same_images_a_step(tmp_path: Path) -> None:
+    """Two processes of 2 crops against one of 4: the same steps, losses, gradients, weights and logits."""
+    here = Path(__file__)
+    (tmp_path / "script.py").write_text(SHARED)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(here.parents[2])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run(
+        [*command, str(tmp_path / "script.py"), str(tmp_path), str(here.parent)],
+        check=True,
+        env=environment,
+        timeout=300,
+    )
+    two = torch.load(tmp_path / "shared.ckpt", weights_only=True)
+    (tmp_path / "alone").mkdir()
+    records, one = shared_search(tmp_path / "alone", batch_size=4)
+    assert [record.step for record in records] == [0, 2, 4, 6] == [record["step"] for record in two["records"]]
+    compared = 0
+    for ours, theirs in (
+        *((one[part], two[part]) for part in ("model", "distribution")),
+        *((one[part]["state"], two[part]["state"]) for part in ("optimizer", "architecture_optimizer")),
+    ):
+        for name, state in ours.items():
+            states = (
+                zip(state.values(), theirs[name].values(), strict=True)
+                if isinstance(state, dict)
+                else [(state, theirs[name])]
+            )
+            for tensor, other in states:
+                assert (tensor - other).norm() <= 1e-5 * tensor.norm(), name
+                compared += 1
+    assert compared > 20
+    for record, other in zip(one["records"][1:], two["records"][1:], strict=True):
+        for name in ("train_loss", "val_loss", "entropy"):
+            assert record[name] == pytest.approx(other[name], rel=1e-5)
+    # With its batch alone one process takes twice as many steps for a pass.
+    plan = AccelerateEvaluator(pairs(0, 9), pairs(1), epochs=1, batch_size=2).plan
+    assert plan.steps_per_epoch == 4 and len(plan.fixed_batches(plan.train_dataset)) == 4
 
 
 class Weighted(nn.Module):
