@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,11 @@ class AccelerateEvaluator(Evaluator):
         architecture_learning_rate: float,
         warmup_epochs: int,
         gradient_clip: float | None,
+        derive_from: DeriveFrom = "last",
     ) -> AccelerateEvaluator:
         """Take over what a strategy searches with; called by ``QuantNAS``.
+
+        The best epoch is derived from where either of them asks for it.
 
         Raises:
             InputError: when the warm-up leaves no epoch for the search.
@@ -125,6 +129,8 @@ class AccelerateEvaluator(Evaluator):
             raise InputError(
                 f"a warm-up of {warmup_epochs} epochs leaves nothing of {self.plan.epochs} epochs; use a shorter one"
             )
+        if derive_from == "best":
+            self.plan = replace(self.plan, derive_from=derive_from)
         self._settings = SearchSettings(context, objective, architecture_learning_rate, warmup_epochs, gradient_clip)
         return self
 

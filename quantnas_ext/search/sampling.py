@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -61,13 +61,22 @@ class FixedBatches:
         seed: of the order.
         epoch: whose samples these are; one that no search sees makes them new to it.
         workers: processes that load data.
+        collate: makes a batch of samples; torch's own by default.
 
     Raises:
         InputError: for an empty dataset, or without a sample in a batch or a batch.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], batch_size: int, batches: int, *, seed: int, epoch: int, workers: int = 0
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        batches: int,
+        *,
+        seed: int,
+        epoch: int,
+        workers: int = 0,
+        collate: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         length: int = len(dataset)  # type: ignore[arg-type]
         batch_size = whole_number("batch_size", batch_size, least=1)
@@ -76,7 +85,9 @@ class FixedBatches:
         self.epoch = epoch
         sampler = EpochSampler(length, min(length, batches * batch_size), seed)
         sampler.set_epoch(epoch)
-        self.loader: DataLoader[Any] = DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers)
+        self.loader: DataLoader[Any] = DataLoader(
+            dataset, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate
+        )
 
     def __len__(self) -> int:
         return len(self.loader)

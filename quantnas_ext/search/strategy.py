@@ -25,6 +25,7 @@ from quantnas_ext.search.mixed_layers import MixedQuantConv2d, MixedQuantLinear
 from quantnas_ext.search.objective import Penalty, SearchObjective
 from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer
 from quantnas_ext.search.relaxation import Relaxation, RelaxationName
+from quantnas_ext.search.search_plan import DERIVE_FROM, DeriveFrom
 from quantnas_ext.search.search_quantization import Evaluation, Mode, SearchQuantization
 from quantnas_ext.search.supernet import MixedLayerChoice
 from quantnas_ext.search.supernet_context import SupernetContext
@@ -58,6 +59,8 @@ class QuantNAS(DARTS):
             few steps needs more: at least 10 / (number of architecture steps).
         warmup_epochs: epochs at the start in which only weights are trained.
         gradient_clip: largest norm of the weights' gradient; None for no clipping.
+        derive_from: ``"last"``, or ``"best"``: the result is that of the epoch of lowest validation loss. For NNI's
+            Lightning evaluators, see ``QuantNASLightningModule``; an ``AccelerateEvaluator`` can also be told itself.
         mutation_hooks: further NNI mutation hooks, run before ours.
 
     Raises:
@@ -81,6 +84,7 @@ class QuantNAS(DARTS):
         architecture_learning_rate: float = 3e-4,
         warmup_epochs: int = 0,
         gradient_clip: float | None = 5.0,
+        derive_from: DeriveFrom = "last",
         mutation_hooks: list[MutationHook] | None = None,
     ) -> None:
         super().__init__(
@@ -101,6 +105,7 @@ class QuantNAS(DARTS):
         self.regularizer: Regularizer = name_among("regularizer", regularizer, REGULARIZERS)
         self.relaxation = Relaxation(relaxation, temperature)
         self.quantization = SearchQuantization(quantization, noise, noise_mixture, masked_noise, evaluation)
+        self.derive_from: DeriveFrom = name_among("epoch to derive from:", derive_from, DERIVE_FROM)
         self._searched: tuple[SupernetContext, SearchObjective] | None = None
 
     @property
@@ -189,6 +194,7 @@ class QuantNAS(DARTS):
             architecture_learning_rate=self.arc_learning_rate,
             gradient_clip_val=self.gradient_clip_val,
             warmup_epochs=self.warmup_epochs,
+            derive_from=self.derive_from,
         )
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
@@ -200,6 +206,7 @@ class QuantNAS(DARTS):
                 architecture_learning_rate=self.arc_learning_rate,
                 warmup_epochs=self.warmup_epochs,
                 gradient_clip=self.gradient_clip_val,
+                derive_from=self.derive_from,
             )
         return super().mutate_evaluator(evaluator)
 
