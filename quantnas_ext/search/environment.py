@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, parse_flag_from_env
 
 from quantnas_ext.errors import InputError, shown
 
@@ -29,13 +29,11 @@ REFUSED = {
 }
 """Variables that put another way of training in the place of ours, and what they stand for."""
 
-KEPT = (
-    "ACCELERATE_USE_CPU",
-    "ACCELERATE_TORCH_DEVICE",
-    "ACCELERATE_CPU_AFFINITY",
-    "ACCELERATE_DEBUG_MODE",
-    "ACCELERATE_LOG_LEVEL",
-)
+FLAGS = ("ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE")
+
+DEVICE = "ACCELERATE_TORCH_DEVICE"
+
+KEPT = (*FLAGS, DEVICE, "ACCELERATE_LOG_LEVEL")
 """Variables of Accelerate that say where a search runs or what it logs, not what comes out."""
 
 PREFIXES = ("ACCELERATE_", "FP8_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_")
@@ -64,8 +62,22 @@ def check_environment() -> None:
     """Refuse an environment in which a search cannot be what it says.
 
     Raises:
-        InputError: when Accelerate is told to train with DeepSpeed, FSDP, Megatron-LM or in parts of a model.
+        InputError: when Accelerate is told to train with DeepSpeed, FSDP, Megatron-LM or in parts of a model, or on a
+            device that there is none of by that name.
     """
+    for variable in FLAGS:
+        try:
+            parse_flag_from_env(variable)
+        except ValueError:
+            raise InputError(
+                f"{variable}={shown(os.environ[variable])} in the environment is neither true nor false; make it one"
+            ) from None
+    device = os.environ.get(DEVICE)
+    try:
+        if device is not None:
+            torch.device(device)
+    except RuntimeError:
+        raise InputError(f"{DEVICE}={shown(device)} in the environment is no device; name one such as cpu") from None
     for variable, name in REFUSED.items():
         if os.environ.get(variable, "").strip().lower() in ("1", "true", "t", "yes", "y", "on"):
             raise InputError(

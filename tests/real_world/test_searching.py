@@ -107,6 +107,14 @@ def test_launched_with_deepspeed_or_the_like(variable: str, monkeypatch: pytest.
     process_state()
 
 
+@pytest.mark.parametrize("setting", ["ACCELERATE_USE_CPU=maybe", "ACCELERATE_TORCH_DEVICE=gpu0"])
+def test_launched_with_a_slip_of_the_pen_in_the_environment(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable, _, value = setting.partition("=")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=f"{variable}='{value}' in the environment is n"):
+        process_state()
+
+
 def test_searched_in_a_program_that_accumulates_gradients_and_autocasts_itself(tmp_path: Path) -> None:
     plain = search(tmp_path)
     theirs = Accelerator(gradient_accumulation_steps=3)
