@@ -26,8 +26,10 @@ def prepare_nni() -> None:
 
     NNI wraps every class of `torch.nn` at import and warns of the one that is neither a module nor known to it,
     `torch.nn.Buffer`, new in torch 2.5; it passes the class through unchanged, which is right. Only that message is
-    silenced, only during this import, and the caller's warning filters come back afterwards.
+    silenced, only during this import, and the caller's warning filters come back afterwards. Another framework that
+    `NNI_FRAMEWORK` in the environment asks for, by which NNI's modules would be others, is set aside.
     """
+    importlib.import_module("nni.common.framework").set_default_framework("pytorch")
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",

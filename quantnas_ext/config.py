@@ -56,7 +56,7 @@ class DataConfig:
         train: Dataset folders whose images are put together.
         test: Dataset folders to evaluate on, by the name that they have in tables.
         patch: Side of the low-resolution crops of a search, in pixels.
-        batch_size: Crops in a batch of a search.
+        batch_size: Crops in a batch of a search, in each process.
         workers: Processes that load data; 0 loads in the main process.
         validation_share: Share of the training images on which the search trains the logits rather than the weights.
         hr_folder: Folder of the high-resolution images in a folder of `train`.
@@ -86,7 +86,7 @@ class SearchConfig:
 
     Attributes:
         epochs: Passes over the training half, warm-up included.
-        steps_per_epoch: Steps in an epoch; None for one whole pass.
+        steps_per_epoch: Steps in an epoch; None for one whole pass by all processes together.
         warmup_epochs: Epochs at the start in which only the weights are trained.
         weight_learning_rate: Adam's learning rate for the weights, with cosine decay.
         weight_decay: Adam's weight decay for the weights.

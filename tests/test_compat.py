@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +22,13 @@ def test_nni_imports_without_a_warning_and_leaves_the_filters_alone() -> None:
         "assert not {'torch', 'nni', 'basicsr'} & sys.modules.keys(), 'importing compat is light'\n"
         "filters = list(warnings.filters)\n"
         "compat.prepare_nni()\n"
-        "import nni.nas.nn.pytorch, torch\n"
+        "import nni.nas.nn.pytorch, nni.nas.evaluator, torch\n"
         "warnings.warn(f'{torch.nn.Buffer} is found to be not a nn.Module', RuntimeWarning)\n"
     )
-    done = subprocess.run([sys.executable, "-W", "default::RuntimeWarning", "-c", code], capture_output=True, text=True)
+    command = [sys.executable, "-W", "default::RuntimeWarning", "-c", code]
+    # Another project's choice, with which NNI would not load at all.
+    environment = {**os.environ, "NNI_FRAMEWORK": "tensorflow"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Warning") == 1 and "<string>:7" in done.stderr
     assert done.stdout == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from quantnas_ext.errors import InputError, shown
 
@@ -29,15 +30,14 @@ class Precision:
     activation_bits: int
 
     def __post_init__(self) -> None:
-        for role, bits in (("weights", self.weight_bits), ("activations", self.activation_bits)):
-            if (
-                isinstance(bits, bool)
-                or not isinstance(bits, int)
-                or not (2 <= bits <= 16 or bits == FULL_PRECISION_BITS)
-            ):
+        for role in ("weight", "activation"):
+            bits = getattr(self, f"{role}_bits")
+            whole = isinstance(bits, Integral) and not isinstance(bits, bool)
+            if not whole or not (2 <= bits <= 16 or bits == FULL_PRECISION_BITS):
                 raise InputError(
-                    f"{shown(bits)} bits for {role} are not possible; use 2 to 16 bits, or 32 for full precision"
+                    f"{shown(bits)} bits for {role}s are not possible; use 2 to 16 bits, or 32 for full precision"
                 )
+            object.__setattr__(self, f"{role}_bits", int(bits))
 
     @classmethod
     def parse(cls, value: Precision | int | str | Sequence[int]) -> Precision:
@@ -52,14 +52,14 @@ class Precision:
         """
         if isinstance(value, Precision):
             return value
-        if isinstance(value, int):
-            return cls(value, value)
+        if isinstance(value, Integral):  # NumPy's included
+            return cls(value, value)  # type: ignore[arg-type]
         if isinstance(value, str):
             if _PLAIN.fullmatch(value):
                 return cls(int(value), int(value))
             if match := _MIXED.fullmatch(value):
                 return cls(int(match[1]), int(match[2]))
-        elif isinstance(value, Sequence) and len(value) == 2 and all(isinstance(bits, int) for bits in value):
+        elif isinstance(value, Sequence) and len(value) == 2 and all(isinstance(bits, Integral) for bits in value):
             return cls(*value)
         raise InputError(
             f"{shown(value)} is not a precision; write 8, 'w4a8' (4-bit weights, 8-bit activations) or [4, 8]"

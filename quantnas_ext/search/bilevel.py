@@ -19,11 +19,11 @@ from tqdm import tqdm
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization.quantizers import LSQActivationQuantizer
 from quantnas_ext.search.best_epoch import BestEpoch
-from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
 from quantnas_ext.search.distribution import Draw
+from quantnas_ext.search.fingerprint import differences, search_fingerprint
 from quantnas_ext.search.lightning import architecture_optimizer
-from quantnas_ext.search.objective import Penalty, entropy_weight
+from quantnas_ext.search.objective import entropy_weight
 from quantnas_ext.search.phases import frozen, seeded
 from quantnas_ext.search.relaxation import draw_generator
 from quantnas_ext.search.sampling import EpochSampler
@@ -103,6 +103,7 @@ class BilevelSearch:
         self.validation_loader = self._loader(plan.validation_dataset, plan.seed + 1)
         self.progress = _Progress()
         self.best = BestEpoch(model, settings.context, accelerator)
+        self.fingerprint: dict[str, Any] = {}
         for parameter in logits:  # every process starts from the main process's logits
             if accelerator.num_processes > 1:
                 torch.distributed.broadcast(parameter.data, 0)
@@ -127,6 +128,8 @@ class BilevelSearch:
         With ``derive_from="best"`` model and distribution are then those of the best epoch, and the loss is its.
         """
         plan = self.plan
+        if plan.checkpoint is not None:
+            self.fingerprint = search_fingerprint(plan, self.settings, self.accelerator, self.bare)
         if plan.checkpoint is not None and plan.checkpoint.exists():
             self._load(plan.checkpoint)
         else:
@@ -259,7 +262,7 @@ class BilevelSearch:
 
     def _save(self, path: Path) -> None:
         state = {
-            "settings": self._fingerprint(),
+            "settings": self.fingerprint,
             "epoch": self.progress.epoch,
             "step": self.progress.step,
             "records": [asdict(record) for record in self.progress.records],
@@ -275,10 +278,12 @@ class BilevelSearch:
 
     def _load(self, path: Path) -> None:
         state = load_checkpoint(path, required=CHECKPOINT_KEYS)
-        if state.get("settings") != self._fingerprint():
+        settings = state["settings"] if isinstance(state["settings"], dict) else {}
+        if others := differences(settings, self.fingerprint):
+            more = f" and {len(others) - 4} more" if len(others) > 4 else ""
             raise InputError(
-                f"{path} belongs to a search with other settings; use the configuration it was started with, "
-                "or another run folder"
+                f"{path} belongs to a search with other settings: {', '.join(others[:4])}{more}; use the configuration "
+                "and data it was started with, or another run folder"
             )
         self.bare.load_state_dict(state["model"])
         self.distribution.load_state_dict(state["distribution"])
@@ -292,33 +297,3 @@ class BilevelSearch:
         if self.plan.on_epoch is not None and self.accelerator.is_main_process:
             for record in records:
                 self.plan.on_epoch(record)
-
-    def _fingerprint(self) -> dict[str, Any]:
-        """What must be the same for a search to go on."""
-        plan = self.plan
-        return {
-            "epochs": plan.epochs,
-            "steps_per_epoch": plan.steps_per_epoch,
-            "batch_size": plan.batch_size,
-            "processes": self.accelerator.num_processes,
-            "seed": plan.seed,
-            "learning_rate": plan.learning_rate,
-            "weight_decay": plan.weight_decay,
-            "gradient_clip": self.settings.gradient_clip,
-            "mixed_precision": self.accelerator.mixed_precision,
-            "quantization": asdict(self.settings.context.quantization),
-            "shapes": {name: list(tensor.shape) for name, tensor in self.bare.state_dict().items()},
-            "architecture_learning_rate": self.settings.architecture_learning_rate,
-            "warmup_epochs": self.settings.warmup_epochs,
-            "derive_from": plan.derive_from,
-            "entropy": self.objective.entropy,
-            "regularizer": self.objective.regularizer,
-            "relaxation": [self.distribution.relaxation.name, *self.distribution.relaxation.temperature],
-            "costs": [_describe(goal) for goal in self.objective.goals],
-            "choices": {choice.label: list(choice.values) for choice in self.distribution.tree},
-        }
-
-
-def _describe(goal: Penalty | Budget) -> dict[str, Any]:
-    numbers = {key: value for key, value in vars(goal).items() if key != "cost"}
-    return {"kind": type(goal).__name__, **goal.cost.fingerprint(), **numbers}

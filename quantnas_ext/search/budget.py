@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext.errors import InputError
+from quantnas_ext.arguments import real_number
+from quantnas_ext.errors import InputError, shown
 from quantnas_ext.search.cost import Cost
 
 FILL = 0.95
@@ -31,7 +31,7 @@ class Budget:
             a stiffness of their size.
 
     Raises:
-        InputError: for a maximum or stiffness that is not a positive number.
+        InputError: for a maximum or stiffness that is not a positive number, or what is no cost.
     """
 
     cost: Cost
@@ -39,9 +39,10 @@ class Budget:
     stiffness: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("budget", self.maximum), ("stiffness of a budget", self.stiffness)):
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"the {name} {value!r} is not possible; use a number above 0")
+        if not isinstance(self.cost, Cost):
+            raise InputError(f"{shown(self.cost)} is no cost to limit; give one such as BitOps((1, 3, 32, 32))")
+        for field, name in (("maximum", "the budget"), ("stiffness", "the stiffness of a budget,")):
+            object.__setattr__(self, field, real_number(name, getattr(self, field), above=0))
 
 
 class Multipliers(nn.Module):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quantnas_ext.arguments import shape
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.search.choice_tree import Context
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
@@ -23,9 +24,15 @@ class Cost:
 
     Attributes:
         input_shape: the input for which it is counted, with its batch dimension.
+
+    Raises:
+        InputError: for what is no such shape.
     """
 
     input_shape: tuple[int, ...] = (1, 3, 32, 32)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", shape("input_shape", self.input_shape))
 
     @property
     def name(self) -> str:
@@ -132,7 +139,8 @@ class ExpectedCost(nn.Module):
         width = max((len(choices) for choices in self.terms), default=0) or 1
         index = torch.full((len(self.terms), width), one)
         for row, choices in enumerate(self.terms):
-            for column, (label, value) in enumerate(choices):
+            # In one order in every process, as products of floats depend on it; that of a set does not last.
+            for column, (label, value) in enumerate(sorted(choices, key=str)):
                 index[row, column] = distribution.rows[label] * columns + values[label].index(value)
         self.register_buffer("index", index, persistent=False)
         self.register_buffer(

@@ -12,6 +12,7 @@ from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from quantnas_ext.arguments import shape
 from quantnas_ext.errors import InputError
 
 PRODUCTS = (_ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
@@ -29,11 +30,7 @@ def dry_run(model: nn.Module, input_shape: tuple[int, ...], device: torch.device
     Raises:
         InputError: when the shape is none, or the model cannot run an input of it.
     """
-    if len(input_shape) < 2 or not all(isinstance(size, int) and size > 0 for size in input_shape):
-        raise InputError(
-            f"{tuple(input_shape)} is not the shape of an input; give the batch and at least one more dimension, all "
-            "above 0, for example (1, 3, 32, 32)"
-        )
+    input_shape = shape("input_shape", input_shape)
     try:
         with torch.no_grad():
             model(torch.rand(input_shape, device=device))

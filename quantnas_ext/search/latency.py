@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from quantnas_ext.arguments import real_number, shape, whole_number
 from quantnas_ext.errors import InputError, printable, shown
 from quantnas_ext.search.choice_tree import Context
 from quantnas_ext.search.cost import Cost
@@ -98,10 +99,11 @@ class LatencyTable(Cost):
 
         Raises:
             InputError: when the space cannot run such an input, or searches widths, kernel sizes or depths; for less
-                than one round.
+                than one round, or a time that is none.
         """
-        if rounds < 1:
-            raise InputError(f"{shown(rounds)} rounds give no times; use at least 1")
+        rounds = whole_number("a number of rounds,", rounds, least=1)
+        seconds = real_number("seconds", seconds, least=0)
+        input_shape = shape("input_shape", input_shape)
         device = torch.device(device)
         parts = cut_space(space, input_shape, torch.device("cpu"))
         on_device = parts if device.type == "cpu" else cut_space(space, input_shape, device)

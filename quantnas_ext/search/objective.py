@@ -11,11 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext.errors import InputError
+from quantnas_ext.arguments import name_among, real_number, whole_number
+from quantnas_ext.errors import InputError, shown
 from quantnas_ext.search.budget import Budget, Multipliers
 from quantnas_ext.search.cost import Cost, ExpectedCost
 from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
-from quantnas_ext.search.regularizers import Regularizer, regularization
+from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer, regularization
 from quantnas_ext.search.selection import ArchitectureSelector
 
 
@@ -28,18 +29,17 @@ class Penalty:
         weight: eta of Shvetsov et al. (2024); negative rewards the cost.
 
     Raises:
-        InputError: when the weight is no finite number.
+        InputError: when the cost is none, or the weight no finite number.
     """
 
     cost: Cost
     weight: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weight, (int, float)) or not math.isfinite(self.weight):
-            raise InputError(
-                f"the weight {self.weight!r} of a penalty on {self.cost.name} is not a finite number; give one such as "
-                "1e-3"
-            )
+        if not isinstance(self.cost, Cost):
+            raise InputError(f"{shown(self.cost)} is no cost to penalise; give one such as BitOps((1, 3, 32, 32))")
+        weight = real_number(f"the weight of a penalty on {self.cost.name},", self.weight)
+        object.__setattr__(self, "weight", weight)
 
 
 def entropy_weight(maximum: float, t: float, epochs: int) -> float:
@@ -55,8 +55,12 @@ def entropy_weight(maximum: float, t: float, epochs: int) -> float:
 
     Returns:
         The weight; never more than ``maximum`` in size, also within the last epoch.
+
+    Raises:
+        InputError: for less than one epoch.
     """
-    if epochs == 1:
+    if epochs <= 1:
+        whole_number("a number of epochs", epochs, least=1)
         return maximum
     t = min(t, epochs - 1)
     quarter = epochs // 4
@@ -80,8 +84,8 @@ class SearchObjective(nn.Module):
         regularizer: what mu weighs, see ``regularization``; the summed joint entropies of all blocks by default.
 
     Raises:
-        InputError: when the costs of the space cannot be counted, a penalty's is 0 everywhere, or no architecture keeps
-            the budgets.
+        InputError: when the costs of the space cannot be counted, a penalty's is 0 everywhere, no architecture keeps
+            the budgets, the weight is no finite number or the regularizer unknown.
     """
 
     def __init__(
@@ -93,12 +97,10 @@ class SearchObjective(nn.Module):
         regularizer: Regularizer = "entropy",
     ) -> None:
         super().__init__()
-        self.regularizer = regularizer
-        if not math.isfinite(entropy):
-            raise InputError(f"the entropy weight {entropy!r} is not a finite number")
+        self.regularizer: Regularizer = name_among("regularizer", regularizer, REGULARIZERS)
         self.goals = tuple(goals)
         self._names = _names([goal.cost for goal in self.goals])
-        self.entropy = entropy
+        self.entropy = real_number("the entropy weight", entropy)
         self.costs = nn.ModuleList(ExpectedCost(goal.cost, model, distribution) for goal in goals)
         self._distribution = (distribution,)
         pairs = zip(self.goals, self.costs, strict=True)

@@ -10,12 +10,18 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from quantnas_ext.search.environment import check_environment
+
 
 def process_state() -> PartialState:
     """Accelerate's view of the processes, joined together at the first call.
 
     Unlike a bare ``PartialState()`` it also finds the other processes on machines without an accelerator.
+
+    Raises:
+        InputError: as ``check_environment``.
     """
+    check_environment()
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     if state.num_processes > 1:
         _leave_at_exit()

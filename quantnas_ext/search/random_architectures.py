@@ -11,6 +11,7 @@ from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
 
+from quantnas_ext.arguments import whole_number
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.choice_tree import Choice, ChoiceTree
@@ -65,8 +66,8 @@ def random_architectures(
         InputError: for a count below 1 or above the number of architectures (within the budgets) that exist, or as
             ``ArchitectureSelector`` for the budgets.
     """
-    if count < 1:
-        raise InputError(f"{count} random architectures are not possible; ask for at least 1")
+    count = whole_number("a number of random architectures,", count, least=1)
+    seed = whole_number("seed", seed, least=0)
     tree = ChoiceTree.of(space)
     terms = [budget.cost.terms(space) for budget in budgets]
     selector = ArchitectureSelector(tree, budgets, terms) if budgets else None

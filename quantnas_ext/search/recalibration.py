@@ -55,7 +55,7 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Sequence[Tensor
         batches: inputs first, ``[N, C, ...]``, on any device.
 
     Raises:
-        InputError: when there are no batches.
+        InputError: when there are no batches, or one is empty.
     """
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not layers:
@@ -88,7 +88,7 @@ def calibrate(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
         batches: can be gone through twice; inputs first, on any device.
 
     Raises:
-        InputError: when there are no batches.
+        InputError: when there are no batches, or one is empty.
     """
     recalibrate_batch_norm(network, batches)
     with _modes(network, training=[layer.activation_quantizer for layer in quantized_layers(network)]):
@@ -109,7 +109,7 @@ def score(
         metrics: by name, functions of outputs and targets that give a scalar.
 
     Raises:
-        InputError: when there are no batches.
+        InputError: when there are no batches, or one is empty.
     """
     totals, count = dict.fromkeys(metrics, 0.0), 0
     with _modes(network, training=()):
@@ -140,7 +140,9 @@ def _first(batches: Iterable[Sequence[Tensor]]) -> Iterator[Sequence[Tensor]]:
 
 def _on_device_of(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> Iterator[list[Tensor]]:
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    for batch in batches:
+    for index, batch in enumerate(batches):
+        if not len(batch) or not len(batch[0]):
+            raise InputError(f"batch {index} is empty; give batches of at least one sample")
         yield [tensor.to(device) for tensor in batch]
 
 

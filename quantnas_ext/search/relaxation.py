@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.arguments import name_among, real_number
+from quantnas_ext.errors import InputError, shown
 
 RelaxationName = Literal["softmax", "gumbel", "gumbel_hard", "gumbel_hard_sampled", "dropout", "one_path", "two_paths"]
 RELAXATIONS: tuple[RelaxationName, ...] = get_args(RelaxationName)
@@ -69,12 +69,15 @@ class Relaxation:
     temperature: tuple[float, float] = (10.0, 0.1)
 
     def __post_init__(self) -> None:
-        if self.name not in RELAXATIONS:
-            raise unknown_name("relaxation", self.name, RELAXATIONS)
-        if len(self.temperature) != 2 or not all(math.isfinite(value) and value > 0 for value in self.temperature):
+        name_among("relaxation", self.name, RELAXATIONS)
+        try:
+            start, end = self.temperature
+            temperature = tuple(real_number("a temperature,", value, above=0) for value in (start, end))
+        except (InputError, TypeError, ValueError) as error:  # the last two: nothing that holds two values
             raise InputError(
-                f"temperature {self.temperature!r} is not possible; give two numbers above 0, start and end"
-            )
+                f"temperature {shown(self.temperature)} is not possible; give two numbers above 0, start and end"
+            ) from error
+        object.__setattr__(self, "temperature", temperature)
 
     @property
     def random(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from quantnas_ext.search.objective import SearchObjective
+from quantnas_ext.search.processes import process_state
 from quantnas_ext.search.sampling import FIXED_BATCHES, FixedBatches
 from quantnas_ext.search.supernet_context import SupernetContext
 
@@ -49,12 +51,15 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What an evaluator brings to a search: data and training (see ``AccelerateEvaluator`` for the meanings)."""
+    """What an evaluator brings to a search: data and training (see ``AccelerateEvaluator`` for the meanings).
+
+    ``steps`` are those that were asked for; ``steps_per_epoch`` says how many an epoch has.
+    """
 
     train_dataset: Dataset[Any]
     validation_dataset: Dataset[Any]
     epochs: int
-    steps_per_epoch: int
+    steps: int | None
     batch_size: int
     loss: Callable[[Tensor, Tensor], Tensor]
     learning_rate: float
@@ -66,9 +71,20 @@ class SearchPlan:
     on_epoch: Callable[[EpochRecord], None] | None
     derive_from: DeriveFrom
 
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch: those that were asked for, or one pass over the training data by all processes together.
+
+        Joins the processes together, as how many they are decides it.
+        """
+        if self.steps is not None:
+            return self.steps
+        together = self.batch_size * process_state().num_processes
+        return max(1, len(self.train_dataset) // together)  # type: ignore[arg-type]
+
     def fixed_batches(self, dataset: Dataset[Any]) -> FixedBatches:
-        """Batches of crops that the search does not see, for scores beside it: at most an epoch's steps."""
-        batches = min(self.steps_per_epoch, FIXED_BATCHES)
+        """Batches of crops that the search does not see, for scores beside it: at most an epoch's."""
+        batches = min(self.steps_per_epoch * process_state().num_processes, FIXED_BATCHES)
         return FixedBatches(dataset, self.batch_size, batches, seed=self.seed, epoch=self.epochs, workers=self.workers)
 
 

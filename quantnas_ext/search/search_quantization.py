@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from quantnas_ext.errors import unknown_name
+from quantnas_ext.arguments import flag, name_among
 from quantnas_ext.quantization.noise import NOISE_MIXTURES, NOISE_VARIANCE, NoiseDistribution, NoiseMixture
 
 Mode = Literal["noise", "direct", "direct_separate", "none"]
@@ -29,7 +29,7 @@ class SearchQuantization:
             input, see ``block_noise_scale``. ``"separate"``: one candidate after the other, each with its own noise.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name, or a ``masked`` that is neither True nor False.
     """
 
     mode: Mode = "noise"
@@ -45,5 +45,5 @@ class SearchQuantization:
             ("noise mixture", self.mixture, NOISE_MIXTURES),
             ("evaluation of blocks", self.evaluation, get_args(Evaluation)),
         ):
-            if value not in known:
-                raise unknown_name(kind, value, known)
+            name_among(kind, value, known)
+        object.__setattr__(self, "masked", flag("masked_noise", self.masked))

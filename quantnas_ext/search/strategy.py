@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from nni.nas.oneshot.pytorch.strategy import DARTS, MutationHook, OneShotStrateg
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.arguments import name_among, real_number, whole_number
+from quantnas_ext.errors import InputError, shown
 from quantnas_ext.quantization.noise import NoiseDistribution, NoiseMixture
 from quantnas_ext.search.budget import Budget
 from quantnas_ext.search.choice_tree import ChoiceTree
@@ -25,6 +26,7 @@ from quantnas_ext.search.mixed_layers import MixedQuantConv2d, MixedQuantLinear
 from quantnas_ext.search.objective import Penalty, SearchObjective
 from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer
 from quantnas_ext.search.relaxation import Relaxation, RelaxationName
+from quantnas_ext.search.search_plan import DERIVE_FROM, DeriveFrom
 from quantnas_ext.search.search_quantization import Evaluation, Mode, SearchQuantization
 from quantnas_ext.search.supernet import MixedLayerChoice
 from quantnas_ext.search.supernet_context import SupernetContext
@@ -58,11 +60,13 @@ class QuantNAS(DARTS):
             few steps needs more: at least 10 / (number of architecture steps).
         warmup_epochs: epochs at the start in which only weights are trained.
         gradient_clip: largest norm of the weights' gradient; None for no clipping.
+        derive_from: ``"last"``, or ``"best"``: the result is that of the epoch of lowest validation loss. For NNI's
+            Lightning evaluators, see ``QuantNASLightningModule``; an ``AccelerateEvaluator`` can also be told itself.
         mutation_hooks: further NNI mutation hooks, run before ours.
 
     Raises:
-        InputError: for an unknown noise, mixture, regularizer or relaxation, or a temperature, learning rate or warm-up
-            out of range.
+        InputError: for an unknown noise, mixture, regularizer or relaxation, a number that is out of range or none, or
+            costs that are neither penalties nor budgets.
     """
 
     def __init__(
@@ -81,25 +85,28 @@ class QuantNAS(DARTS):
         architecture_learning_rate: float = 3e-4,
         warmup_epochs: int = 0,
         gradient_clip: float | None = 5.0,
+        derive_from: DeriveFrom = "last",
         mutation_hooks: list[MutationHook] | None = None,
     ) -> None:
-        if not architecture_learning_rate > 0:
-            raise InputError(f"the architecture learning rate {architecture_learning_rate!r} must be above 0")
-        if warmup_epochs < 0:
-            raise InputError(f"{warmup_epochs!r} warm-up epochs are not possible; use 0 or more")
         super().__init__(
-            arc_learning_rate=architecture_learning_rate,
-            gradient_clip_val=gradient_clip,
-            warmup_epochs=warmup_epochs,
+            arc_learning_rate=real_number("architecture_learning_rate", architecture_learning_rate, above=0),
+            gradient_clip_val=None if gradient_clip is None else real_number("gradient_clip", gradient_clip, above=0),
+            warmup_epochs=whole_number("warmup_epochs", warmup_epochs, least=0),
             mutation_hooks=mutation_hooks,
         )
+        if not isinstance(costs, Iterable):
+            raise InputError(f"costs {shown(costs)} is no list; give one of penalties and budgets")
         self.costs = tuple(costs)
-        self.entropy = entropy
-        if regularizer not in REGULARIZERS:
-            raise unknown_name("regularizer", regularizer, REGULARIZERS)
-        self.regularizer = regularizer
+        for cost in self.costs:
+            if not isinstance(cost, (Penalty, Budget)):
+                raise InputError(
+                    f"{shown(cost)} among the costs is neither a Penalty nor a Budget; make it one of them"
+                )
+        self.entropy = real_number("entropy", entropy)
+        self.regularizer: Regularizer = name_among("regularizer", regularizer, REGULARIZERS)
         self.relaxation = Relaxation(relaxation, temperature)
         self.quantization = SearchQuantization(quantization, noise, noise_mixture, masked_noise, evaluation)
+        self.derive_from: DeriveFrom = name_among("epoch to derive from:", derive_from, DERIVE_FROM)
         self._searched: tuple[SupernetContext, SearchObjective] | None = None
 
     @property
@@ -200,6 +207,7 @@ class QuantNAS(DARTS):
             architecture_learning_rate=self.arc_learning_rate,
             gradient_clip_val=self.gradient_clip_val,
             warmup_epochs=self.warmup_epochs,
+            derive_from=self.derive_from,
         )
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
@@ -211,6 +219,7 @@ class QuantNAS(DARTS):
                 architecture_learning_rate=self.arc_learning_rate,
                 warmup_epochs=self.warmup_epochs,
                 gradient_clip=self.gradient_clip_val,
+                derive_from=self.derive_from,
             )
         return super().mutate_evaluator(evaluator)
 
@@ -260,8 +269,7 @@ class QuantNAS(DARTS):
         Raises:
             InputError: for a k below 1, or when a block has too many combinations of choices to rank them.
         """
-        if k < 1:
-            raise InputError(f"the top {k!r} architectures are not possible; ask for at least 1")
+        k = whole_number("the number of top architectures,", k, least=1)
         return list(itertools.islice(self.objective.ranked(), k))
 
     def check(self, space: ModelSpace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantnas_ext.arguments import flag, whole_number
 from quantnas_ext.errors import InputError, shown
 from quantnas_ext.nn.residual import RESIDUALS
 
@@ -11,47 +12,59 @@ MOST_BLOCKS = 256
 """Bounds far above every real network, so that a slip of the pen does not fill the memory."""
 
 
-def check_scale(scale: object) -> None:
-    """Refuse a magnification that the SR spaces do not have.
+def check_scale(scale: object) -> int:
+    """A magnification that the SR spaces have, as a plain number.
 
     Raises:
         InputError: when ``scale`` is not one of ``SCALES``.
     """
-    if type(scale) is not int or scale not in SCALES:  # neither true nor 2.0
-        raise InputError(f"scale {shown(scale)} is not possible; use one of {', '.join(map(str, SCALES))}")
+    try:
+        return whole_number("scale", scale, least=min(SCALES), most=max(SCALES))
+    except InputError:
+        raise InputError(f"scale {shown(scale)} is not possible; use one of {', '.join(map(str, SCALES))}") from None
 
 
-def check_count(name: str, value: object, *, least: int = 1, most: int) -> None:
-    """Refuse what is not a whole number of at least ``least`` and at most ``most``.
+def check_count(name: str, value: object, *, least: int = 1, most: int) -> int:
+    """A whole number of at least ``least`` and at most ``most``, as a plain one.
 
     Raises:
         InputError: naming the argument ``name``.
     """
-    if type(value) is not int or not least <= value <= most:
+    try:
+        return whole_number(name, value, least=least, most=most)
+    except InputError:
         raise InputError(
             f"{name} {shown(value)} of the space is not possible; "
             f"use a whole number of at least {least} and at most {most}"
-        )
+        ) from None
 
 
-def check_flag(name: str, value: object) -> None:
-    """Refuse what is neither True nor False, such as the text "false", which Python takes for true.
+def check_flag(name: str, value: object) -> bool:
+    """True or False as a plain one; the text "false", for one, is neither, though Python takes it for true.
 
     Raises:
         InputError: naming the argument ``name``.
     """
-    if not isinstance(value, bool):
-        raise InputError(f"{name} {shown(value)} of the space is not possible; use true or false")
+    try:
+        return flag(name, value)
+    except InputError:
+        raise InputError(f"{name} {shown(value)} of the space is not possible; use true or false") from None
 
 
-def check_adq(value: object) -> None:
-    """Refuse what does not say how residual branches are normalised.
+def check_adq(value: object) -> bool | str:
+    """How residual branches are normalised, as a plain value.
 
     Raises:
         InputError: when it is neither True nor False nor ``"adadm"``.
     """
-    if not isinstance(value, (bool, str)) or value not in RESIDUALS:
-        raise InputError(f"adq {shown(value)} of the space is not possible; use true or false, or adadm for AdaDM")
+    if isinstance(value, str) and value in RESIDUALS:
+        return value
+    try:
+        return flag("adq", value)
+    except InputError:
+        raise InputError(
+            f"adq {shown(value)} of the space is not possible; use true or false, or adadm for AdaDM"
+        ) from None
 
 
 def check_names(name: str, value: object) -> None:

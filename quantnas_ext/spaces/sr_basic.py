@@ -125,13 +125,13 @@ class SRBasicSpace(ModelSpace):
         activation_quantizer: str = "lsq",
     ) -> None:
         super().__init__()
-        check_scale(scale)
-        check_count("width", width, most=MOST_CHANNELS)
-        check_count("cells", cells, most=MOST_BLOCKS)
-        check_count("head_blocks", head_blocks, least=0, most=MOST_BLOCKS)
-        check_count("tail_blocks", tail_blocks, least=0, most=MOST_BLOCKS)
-        check_flag("share_cells", share_cells)
-        check_adq(adq)
+        scale = check_scale(scale)
+        width = check_count("width", width, most=MOST_CHANNELS)
+        cells = check_count("cells", cells, most=MOST_BLOCKS)
+        head_blocks = check_count("head_blocks", head_blocks, least=0, most=MOST_BLOCKS)
+        tail_blocks = check_count("tail_blocks", tail_blocks, least=0, most=MOST_BLOCKS)
+        share_cells = check_flag("share_cells", share_cells)
+        adq = check_adq(adq)
         check_precisions("bits", bits)
         candidates = {"head": head, "body": body, "skip": skip, "upsample": upsample, "tail": tail}
         for name, operations in candidates.items():

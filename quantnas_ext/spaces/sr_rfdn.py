@@ -154,11 +154,11 @@ class SRRFDNSpace(ModelSpace):
         activation_quantizer: str = "lsq",
     ) -> None:
         super().__init__()
-        check_scale(scale)
-        check_count("width", width, most=MOST_CHANNELS)
-        check_count("cells", cells, most=MOST_BLOCKS)
-        check_flag("share_cells", share_cells)
-        check_adq(adq)
+        scale = check_scale(scale)
+        width = check_count("width", width, most=MOST_CHANNELS)
+        cells = check_count("cells", cells, most=MOST_BLOCKS)
+        share_cells = check_flag("share_cells", share_cells)
+        adq = check_adq(adq)
         check_precisions("bits", bits)
         for name, operations in {"body": body, "distil": distil, "upsample": upsample, "tail": tail}.items():
             if name != "upsample" or operations is not None:

@@ -20,6 +20,10 @@ from quantnas_ext.sr.paired_images import PairedImages
 __all__ = ["PatchDataset", "keyed_random", "split_dataset"]
 
 
+FINGERPRINT_PAIRS = 2000
+"""Pairs of a folder whose files are looked up for a fingerprint, about."""
+
+
 @contextlib.contextmanager
 def keyed_random(*key: int) -> Iterator[None]:
     """A scope in which Python's global `random` is a function of `key`; its state comes back afterwards.
@@ -88,6 +92,19 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         part.images = list(images)
         part._epoch = self._epoch.clone().share_memory_()
         return part
+
+    def fingerprint(self) -> list[tuple[int, list[tuple[str, int]]]]:
+        """What tells these images from others, wherever they lie: for every folder how many pairs, their names, sizes.
+
+        Of very many pairs some, evenly spread.
+        """
+        found = []
+        for dataset in self._pairs.datasets:
+            pairs = dataset.paths  # type: ignore[attr-defined]
+            some = pairs[:: 1 + len(pairs) // FINGERPRINT_PAIRS]
+            paths = [Path(pair[role]) for pair in some for role in ("gt_path", "lq_path")]
+            found.append((len(pairs), [(path.name, path.stat().st_size) for path in paths]))
+        return found
 
     def __len__(self) -> int:
         return len(self.images)

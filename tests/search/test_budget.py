@@ -300,7 +300,7 @@ def test_penalties_without_a_finite_weight_or_without_anything_to_count_are_refu
             return self.block(x)
 
     for weight in (math.nan, -math.inf, "0.1"):
-        with pytest.raises(InputError, match="weight .* of a penalty on bitops is not a finite number"):
+        with pytest.raises(InputError, match="weight of a penalty on bitops, .* use a finite number"):
             Penalty(COST, weight)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="penalty on bitops needs a space in which something has such a cost"):
         QuantNAS(costs=[Penalty(COST, 0.1)]).check(Costless())

@@ -107,5 +107,5 @@ def test_drawn_architectures_are_distinct_fill_the_budget_and_repeat_with_the_se
 
 
 def test_a_count_below_one_is_refused() -> None:
-    with pytest.raises(InputError, match="ask for at least 1"):
+    with pytest.raises(InputError, match="a number of random architectures, 0 is not possible"):
         random_architectures(small_space(), 0)

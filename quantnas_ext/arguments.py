@@ -1,0 +1,113 @@
+"""Checks of what a Python caller gives: numbers, flags and names of the right kind, as plain Python values.
+
+Numbers of NumPy count as the plain numbers that they hold. True is no number, 2.0 no whole number and 1 no flag: where
+Python would take one for the other, a slip of the pen would pass for something meant.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from quantnas_ext.errors import InputError, shown, unknown_name
+
+__all__ = ["flag", "name_among", "real_number", "shape", "whole_number"]
+
+
+def whole_number(name: str, value: object, *, least: int, most: int | None = None) -> int:
+    """A whole number within limits.
+
+    Args:
+        name: what the value is, as it reads at the start of a sentence: ``"warmup_epochs"``.
+        value: what was given.
+        least, most: limits that are themselves allowed; None for none.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        number = int(value)
+        if least <= number and (most is None or number <= most):
+            return number
+    limits = f"at least {least}" + ("" if most is None else f" and at most {most}")
+    raise InputError(f"{name} {shown(value)} is not possible; use a whole number of {limits}")
+
+
+def real_number(name: str, value: object, *, above: float | None = None, least: float | None = None) -> float:
+    """A finite number within limits.
+
+    Args:
+        name: what the value is, as it reads at the start of a sentence.
+        value: what was given.
+        above: a limit that is not itself allowed.
+        least: a limit that is.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number) and (above is None or number > above) and (least is None or number >= least):
+            return number
+    limits = "" if above is None else f" above {above:g}"
+    limits += "" if least is None else f" of at least {least:g}"
+    raise InputError(f"{name} {shown(value)} is not possible; use a finite number{limits}")
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False; a text such as ``"false"`` would count as true.
+
+    Args:
+        name: what the value is, as it reads at the start of a sentence.
+        value: what was given.
+
+    Raises:
+        InputError: for anything else.
+    """
+    # NumPy's truth value is told by its name: this module is loaded where NumPy need not be.
+    if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):
+        return bool(value)
+    raise InputError(f"{name} {shown(value)} is not possible; use True or False")
+
+
+def name_among(kind: str, value: Any, known: Iterable[str]) -> Any:
+    """One of some names.
+
+    Args:
+        kind: what is named, as it reads after "unknown".
+        value: what was given.
+        known: the names that there are.
+
+    Raises:
+        InputError: for anything else, with the nearest name.
+    """
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise unknown_name(kind, value, names)
+    return str(value)
+
+
+def shape(name: str, value: object) -> tuple[int, ...]:
+    """The shape of an input with its batch dimension.
+
+    Args:
+        name: what the value is, as it reads at the start of a sentence.
+        value: what was given: a sequence of two or more whole numbers, all above 0.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) >= 2:
+        try:
+            return tuple(whole_number(name, size, least=1) for size in value)
+        except InputError:
+            pass
+    raise InputError(
+        f"{name} {shown(value)} is not the shape of an input; give the batch and at least one more dimension, all "
+        "above 0, for example (1, 3, 32, 32)"
+    )

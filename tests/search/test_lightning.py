@@ -1,0 +1,139 @@
+"""The search inside Lightning: what its phases compute, and which epoch its result is of."""
+
+from typing import Any
+
+import pytest
+import torch
+from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, LightningModule, Trainer
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning.callbacks import Callback
+from test_bilevel import batch, prepared
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from quantnas_ext.errors import InputError
+from quantnas_ext.search import AccelerateEvaluator, QuantNAS
+from quantnas_ext.search.distribution import ArchitectureDistribution
+from quantnas_ext.search.sampling import FixedBatches
+
+
+class LoggedRegression(LightningModule):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = nn.functional.l1_loss(self.model(batch[0]), batch[1])
+        self.log("train_loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), 0.2)
+
+
+class Watch(Callback):
+    """Metrics and distribution at the end of every epoch."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[dict[str, float], dict[str, list[float]]]] = []
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch:
+            self.on_fit_end(trainer, module)
+
+    def on_fit_end(self, trainer: Any, module: Any) -> None:
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.epochs.append((metrics, module.distribution.probabilities()))
+
+
+def searched(strategy: QuantNAS, space: Any, validation: Any = None, epochs: int = 8) -> Watch:
+    watch = Watch()
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+    }
+    validation = validation or DataLoader(TensorDataset(*batch(1)), batch_size=2, shuffle=True)
+    evaluator = Lightning(
+        LoggedRegression(),
+        Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[watch], **quiet),
+        train_dataloaders=DataLoader(TensorDataset(*batch(0)), batch_size=2),
+        val_dataloaders=validation,
+    )
+    torch.manual_seed(3)
+    strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
+    return watch
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_architecture_phase_computes_no_gradient_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    space, strategy = prepared(warmup_epochs=1)
+    order: list[str] = []
+    draw = ArchitectureDistribution.draw
+
+    def watched(distribution: Any, *arguments: Any) -> Any:
+        order.append("architecture" if torch.is_grad_enabled() else "weights")
+        return draw(distribution, *arguments)
+
+    monkeypatch.setattr(ArchitectureDistribution, "draw", watched)
+    strategy.mutate_model(space)
+    monkeypatch.setattr(strategy, "mutate_model", lambda model: model)
+    names = {id(parameter): "logits" for parameter in strategy.distribution.parameters()}
+    for parameter in {*space.parameters(), *strategy.distribution.parameters()}:
+        name = names.get(id(parameter), "weight")
+        parameter.register_hook(lambda gradient, name=name: order.append(name))
+    searched(strategy, space, epochs=2)
+    weights = len({*space.parameters()} - {*strategy.distribution.parameters()})
+    phases = " ".join(order).split("weights")
+    # Two steps of the warm-up, then two with both phases.
+    assert [part.count("logits") > 0 for part in phases] == [False, False, True, True, False]
+    assert [part.split().count("weight") for part in phases] == [0, *[weights] * 4]
+    assert all("weight" not in part.partition("architecture")[2] for part in phases)
+    assert all(parameter.requires_grad for parameter in space.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_result_is_that_of_the_best_epoch_where_that_is_asked_for() -> None:
+    options = {"relaxation": "gumbel", "warmup_epochs": 1, "architecture_learning_rate": 0.3}
+    space, strategy = prepared(**options, derive_from="best")
+    best = searched(strategy, space)
+    space, last_strategy = prepared(**options)
+    last = searched(last_strategy, space)
+    losses = [metrics.get("search/settled_loss") for metrics, _ in best.epochs]
+    assert losses[0] is None and len(losses) == 8
+    chosen = min(range(1, 8), key=lambda epoch: losses[epoch])
+    assert 1 < chosen < 7  # else this test shows nothing
+    probabilities = [found for _, found in best.epochs]
+    assert strategy.distribution.probabilities() == probabilities[chosen] == probabilities[-1]
+    # Measuring leaves no trace, neither in the search nor in what it logs.
+    assert probabilities[:-1] == [found for _, found in last.epochs][:-1] and chosen != 7
+    assert [metrics["train_loss_epoch"] for metrics, _ in best.epochs] == [
+        metrics["train_loss_epoch"] for metrics, _ in last.epochs
+    ]
+    assert last_strategy.distribution.probabilities() != probabilities[chosen]
+    # The weights are those of the epoch as well: they have its loss again.
+    supernet, distribution = strategy.supernet, strategy.distribution
+    batches = FixedBatches(TensorDataset(*batch(1)), 2, 2, seed=3, epoch=8)
+    distribution.settle()
+    supernet.train()
+    found = []
+    with torch.no_grad():
+        for step, (inputs, targets) in enumerate(batches, start=16):
+            strategy.context.bank.begin(3, 0, step, 0)
+            found.append(nn.functional.l1_loss(supernet(inputs), targets).item())
+    assert sum(found) / 2 == pytest.approx(losses[chosen], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_best_epoch_on_data_without_a_length_is_refused_before_the_first_step() -> None:
+    space, strategy = prepared(derive_from="best")
+    before = {name: tensor.clone() for name, tensor in space.state_dict().items()}
+    stream = [(inputs[None], targets[None]) for inputs, targets in zip(*batch(1), strict=True)]
+    with pytest.raises(InputError, match="best epoch cannot be found on these validation data"):
+        searched(strategy, space, validation=stream)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in space.state_dict().items() if name in before)
+
+
+def test_a_strategy_asks_an_evaluator_of_accelerate_for_the_best_epoch_too() -> None:
+    space, strategy = prepared(derive_from="best")
+    strategy.mutate_model(space)
+    data = TensorDataset(*batch(0))
+    assert strategy.mutate_evaluator(AccelerateEvaluator(data, data, epochs=2, batch_size=2)).plan.derive_from == "best"
