@@ -14,7 +14,14 @@ from quantnas_ext.quantization.layers import (
 from quantnas_ext.quantization.lsq import initial_step, lsq_quantize
 from quantnas_ext.quantization.noise import add_quantization_noise, mixture_noise_scale, value_range
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision, precision_choices
-from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from quantnas_ext.quantization.quantizers import (
+    LSQActivationQuantizer,
+    LSQWeightQuantizer,
+    activation_quantizers,
+    watch_steps,
+    without_observation,
+)
+from quantnas_ext.quantization.step_learning import give_steps_a_group, step_parameters
 
 __all__ = [
     "ACTIVATION_QUANTIZERS",
@@ -24,9 +31,11 @@ __all__ = [
     "LSQActivationQuantizer",
     "LSQWeightQuantizer",
     "Precision",
+    "activation_quantizers",
     "QuantConv2d",
     "QuantLinear",
     "add_quantization_noise",
+    "give_steps_a_group",
     "initial_step",
     "lsq_quantize",
     "make_activation_quantizer",
@@ -36,5 +45,8 @@ __all__ = [
     "reset_steps",
     "set_activation_quantizer",
     "set_quantization",
+    "step_parameters",
     "value_range",
+    "watch_steps",
+    "without_observation",
 ]

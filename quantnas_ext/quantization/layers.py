@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class QuantizedLayer(nn.Module):
         self.activation_kind = kind
 
     def reset_steps(self) -> None:
-        """Start the weight steps anew from the present weight; activation steps restart from the next batch."""
+        """Start the weight steps anew from the present weight; activation steps restart from the next batches."""
         if isinstance(self.weight_quantizer, LSQWeightQuantizer):
             self.weight_quantizer.reset(self.weight)
         if isinstance(self.activation_quantizer, LSQActivationQuantizer):
@@ -93,15 +93,22 @@ class QuantizedLayer(nn.Module):
         """
         if not self.quantized:
             return x, self.weight, self.bias
-        x, weight, bias = self.activation_quantizer(x), self.weight_quantizer(self.weight), self.bias
-        if (
-            bias is not None
-            and isinstance(self.weight_quantizer, LSQWeightQuantizer)
-            and isinstance(self.activation_quantizer, (LSQActivationQuantizer, HWGQActivationQuantizer))
-        ):
-            grid = (self.weight_quantizer.step.flatten() * self.activation_quantizer.step).detach()
-            bias = bias + ((bias / grid).round() * grid - bias).detach()
-        return x, weight, bias
+        quantized, weight, bias = self.activation_quantizer(x), self.weight_quantizer(self.weight), self.bias
+        if bias is not None and isinstance(self.weight_quantizer, LSQWeightQuantizer):
+            step = self._input_step(x)
+            if step is not None:
+                # In float32 at least: the product of two steps has no place in half precision.
+                grid = (self.weight_quantizer.step.flatten() * step).detach()
+                bias = bias + ((bias / grid).round() * grid - bias).detach().to(bias.dtype)
+        return quantized, weight, bias
+
+    def _input_step(self, x: Tensor) -> Tensor | None:
+        """The step that the input was just quantized with; None where it was not."""
+        if isinstance(self.activation_quantizer, LSQActivationQuantizer):
+            return self.activation_quantizer.step_for(x)
+        if isinstance(self.activation_quantizer, HWGQActivationQuantizer):
+            return cast(Tensor, self.activation_quantizer.step)
+        return None
 
 
 class QuantConv2d(nn.Conv2d, QuantizedLayer):
@@ -208,6 +215,6 @@ def set_activation_quantizer(model: nn.Module, kind: str) -> None:
 
 @torch.no_grad()
 def reset_steps(model: nn.Module) -> None:
-    """Restart all steps: weights' from their present values, activations' from the next batch."""
+    """Restart all steps: weights' from their present values, activations' from the next batches."""
     for layer in quantized_layers(model):
         layer.reset_steps()
