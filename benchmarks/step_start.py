@@ -36,9 +36,7 @@ BLOCKS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "ta
 BATCH = 8
 
 
-def lsq_start_of_histogram(
-    histogram: Tensor, largest: Tensor, bits: int, *, signed: bool
-) -> tuple[float, float]:
+def lsq_start_of_histogram(histogram: Tensor, largest: Tensor, bits: int, *, signed: bool) -> tuple[float, float]:
     """The same of a histogram of magnitudes, each value in the middle of its bin; the error is not looked at."""
     octaves = torch.linspace(LOWEST_OCTAVE, HIGHEST_OCTAVE, BINS + 1)[:-1] + 0.5 / BINS_PER_OCTAVE
     mean = float((histogram.sum(dim=0).cpu() * octaves.exp2()).sum() / MEMORY)

@@ -1,5 +1,6 @@
 """Quantization in pure torch: precisions, LSQ and HWGQ quantizers, quantized layers, quantization noise."""
 
+from quantnas_ext.quantization.agreement import agree_on_steps
 from quantnas_ext.quantization.hwgq import HWGQ_STEPS, HWGQActivationQuantizer
 from quantnas_ext.quantization.layers import (
     ACTIVATION_QUANTIZERS,
@@ -10,6 +11,7 @@ from quantnas_ext.quantization.layers import (
     reset_steps,
     set_activation_quantizer,
     set_quantization,
+    watch_steps,
 )
 from quantnas_ext.quantization.lsq import initial_step, lsq_quantize
 from quantnas_ext.quantization.noise import add_quantization_noise, mixture_noise_scale, value_range
@@ -18,7 +20,6 @@ from quantnas_ext.quantization.quantizers import (
     LSQActivationQuantizer,
     LSQWeightQuantizer,
     activation_quantizers,
-    watch_steps,
     without_observation,
 )
 from quantnas_ext.quantization.step_learning import give_steps_a_group, step_parameters
@@ -35,6 +36,7 @@ __all__ = [
     "QuantConv2d",
     "QuantLinear",
     "add_quantization_noise",
+    "agree_on_steps",
     "give_steps_a_group",
     "initial_step",
     "lsq_quantize",

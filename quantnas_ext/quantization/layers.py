@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.quantization.hwgq import HWGQActivationQuantizer
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
-from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer, activation_quantizers
 
 ACTIVATION_QUANTIZERS = ("lsq", "hwgq")
 """Kinds of activation quantizers: of a learned step, and of a fixed one for inputs that are never negative."""
@@ -107,7 +107,7 @@ class QuantizedLayer(nn.Module):
         if isinstance(self.activation_quantizer, LSQActivationQuantizer):
             return self.activation_quantizer.step_for(x)
         if isinstance(self.activation_quantizer, HWGQActivationQuantizer):
-            return cast(Tensor, self.activation_quantizer.step)
+            return self.activation_quantizer.step
         return None
 
 
@@ -218,3 +218,17 @@ def reset_steps(model: nn.Module) -> None:
     """Restart all steps: weights' from their present values, activations' from the next batches."""
     for layer in quantized_layers(model):
         layer.reset_steps()
+
+
+@torch.no_grad()
+def watch_steps(model: nn.Module) -> None:
+    """Make the steps of trained weights ready for a training, whose images may be others than they were found on.
+
+    Activation steps that have started are watched (``LSQActivationQuantizer.watch``). Weight steps are right or wrong
+    whatever the images, so those that are far off start anew at once.
+    """
+    for quantizer in activation_quantizers(model):
+        quantizer.watch()
+    for layer in quantized_layers(model):
+        if isinstance(layer.weight_quantizer, LSQWeightQuantizer):
+            layer.weight_quantizer.mend(layer.weight)

@@ -22,7 +22,7 @@ _WORTH_COUNTING = 20 * BINS_PER_OCTAVE  # smaller values by 2^20 than the larges
 
 
 def magnitude_histogram(x: Tensor, *, signed: bool) -> Tensor:
-    """Shares of values by magnitude, ``[2, BINS]`` for negative and positive values, or ``[1, BINS]`` for positive ones.
+    """Shares of values by magnitude: ``[2, BINS]`` of negative and positive ones, or ``[1, BINS]`` of positive ones.
 
     Args:
         x: any shape and floating dtype. Zeros, and what is no finite number, are in no bin.

@@ -73,12 +73,26 @@ class LSQWeightQuantizer(nn.Module):
         A channel of zeros (or of nothing finite), which has no error to go by, takes the mean of the other channels'
         steps, or where all are so a step for weights of the size that torch starts layers with, ``1 / sqrt(fan in)``.
         """
+        self.log_step.copy_(self._start(weight).log())
+
+    @torch.no_grad()
+    def mend(self, weight: Tensor) -> None:
+        """Start the step anew of every channel of ``weight`` that has more than four times the least squared error."""
+
+        def error(step: Tensor) -> Tensor:
+            difference = lsq_quantize(weight, step, self.bits, signed=True) - weight
+            return difference.float().square().flatten(1).sum(dim=1).reshape(step.shape)
+
+        start = self._start(weight)
+        self.log_step.copy_(self.log_step.where(error(self.step) <= _TOLERATED * error(start), start.log()))
+
+    def _start(self, weight: Tensor) -> Tensor:
         step = initial_step(weight, self.bits, signed=True, per_channel=True)
         flat = weight.flatten(1)
         zero = ((flat == 0) | ~flat.isfinite()).all(dim=1).reshape(step.shape)
         usual = 1.0 / math.sqrt(weight[0].numel()) / integer_range(self.bits, signed=True)[1]
         fallback = step[~zero].mean() if not zero.all() else step.new_tensor(usual)
-        self.log_step.copy_(torch.where(zero, fallback, step).log())
+        return torch.where(zero, fallback, step)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Fake-quantized ``weight``, same shape."""
@@ -126,9 +140,12 @@ class LSQActivationQuantizer(nn.Module):
         self.register_buffer("largest", torch.zeros(()))
         # These mirror the buffers: reading those in forward would synchronise with the GPU at every call.
         self._started = False
-        self._seen = 0
+        self.batches = 0
+        """Batches seen in training mode, up to ``WATCHED_BATCHES``."""
         self.observing = True
         """Whether batches in training mode can still change the step other than by its gradient."""
+        self.agreed = 0
+        """How many there were when all processes last agreed."""
 
     @property
     def step(self) -> Tensor:
@@ -155,8 +172,9 @@ class LSQActivationQuantizer(nn.Module):
 
     def mirror(self) -> None:
         """Read the buffers anew, after they were written from outside."""
-        self._started, self._seen = bool(self.started), int(self.seen)
-        self.observing = self._seen < WATCHED_BATCHES
+        self._started = bool(self.started)
+        self.batches = self.agreed = int(self.seen)
+        self.observing = self.batches < WATCHED_BATCHES
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing: list[str], *others: Any
@@ -178,19 +196,19 @@ class LSQActivationQuantizer(nn.Module):
         The first one starts the step.
         """
         # In this order the step is a function of what all processes have agreed on, but for the very first batch.
-        if self._started and (self._seen <= OBSERVED_BATCHES or self._is_looked_at(self._seen - 1)):
+        if self._started and (self.batches <= OBSERVED_BATCHES or self._is_looked_at(self.batches - 1)):
             self.fit()
         largest = largest_magnitude(x, signed=self.signed)
         if not self._started and not largest > 0:
             return
-        if self._is_looked_at(self._seen):
-            # A plain sum while the histogram fills, then a sum that forgets; in float32, also in a half-precision model.
-            kept = self.histogram.float() * (1.0 if self._seen < MEMORY else 1 - 1 / MEMORY)
+        if self._is_looked_at(self.batches):
+            # A plain sum while the histogram fills, then one that forgets; in float32, whatever the model is in.
+            kept = self.histogram.float() * (1.0 if self.batches < MEMORY else 1 - 1 / MEMORY)
             self.histogram.copy_(kept + magnitude_histogram(x, signed=self.signed))
             self.largest.copy_(torch.maximum(self.largest.float(), largest))
         self.seen.add_(1)
-        self._seen += 1
-        self.observing = self._seen < WATCHED_BATCHES
+        self.batches += 1
+        self.observing = self.batches < WATCHED_BATCHES
         if not self._started:
             self.started.fill_(True)
             self._started = True
@@ -204,14 +222,24 @@ class LSQActivationQuantizer(nn.Module):
     @torch.no_grad()
     def fit(self) -> None:
         """Set the step by the histogram while it is observed, and while it is watched only where it is far off."""
-        if not self._started or not self.largest > 0 or OBSERVED_BATCHES < self._seen < _FIRST_CORRECTION:
+        if not self._started or not self.largest > 0 or OBSERVED_BATCHES < self.batches < _FIRST_CORRECTION:
             return
         step, error = least_error_step(self.histogram, self.largest, self.bits, signed=self.signed)
-        if self._seen > OBSERVED_BATCHES:
+        if self.batches > OBSERVED_BATCHES:
             own = squared_errors(self.histogram, self.largest, self.step[None], self.bits, signed=self.signed)
             if own <= _TOLERATED * error:
                 return
         self.log_step.fill_(math.log(max(step, 1e-12)))
+
+    @torch.no_grad()
+    def take_over(self, histogram: Tensor, largest: Tensor, batches: int) -> None:
+        """Go on from what all processes have seen together: a histogram (any shape), its largest value, and a count."""
+        self.histogram.copy_(histogram.view_as(self.histogram))
+        self.largest.copy_(largest)
+        self.started.fill_(True)
+        self.seen.fill_(batches)
+        self.mirror()
+        self.fit()
 
     def step_for(self, x: Tensor) -> Tensor | None:
         """The step that ``x`` is quantized with: the learned one, or before that the start that ``x`` would give it.
@@ -232,7 +260,7 @@ class LSQActivationQuantizer(nn.Module):
         return lsq_quantize(x, step, self.bits, signed=self.signed, elements=max(1, x[0].numel()))
 
     def _may_change(self) -> bool:
-        """Whether this is no look only: not inference, not frozen, and not a forward pass made anew in a backward one."""
+        """Whether this is no mere look: not inference, nor frozen, nor a forward pass made anew in a backward one."""
         return (
             self.log_step.requires_grad
             and not torch.is_inference_mode_enabled()
@@ -247,12 +275,6 @@ class LSQActivationQuantizer(nn.Module):
 def activation_quantizers(model: nn.Module) -> Iterator[LSQActivationQuantizer]:
     """Every activation quantizer of a model that has a learned step."""
     return (module for module in model.modules() if isinstance(module, LSQActivationQuantizer))
-
-
-def watch_steps(model: nn.Module) -> None:
-    """Watch the activation steps of a model that have started, as when a training begins from trained weights."""
-    for quantizer in activation_quantizers(model):
-        quantizer.watch()
 
 
 def without_observation(state: Mapping[str, _Value]) -> dict[str, _Value]:
