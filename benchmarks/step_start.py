@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import DataConfig
-from quantnas_ext.quantization import initial_step, quantizers
+from quantnas_ext.quantization import give_steps_a_group, initial_step, quantizers
 from quantnas_ext.quantization.lsq import integer_range
+from quantnas_ext.quantization.magnitudes import BINS, BINS_PER_OCTAVE, HIGHEST_OCTAVE, LOWEST_OCTAVE
+from quantnas_ext.quantization.quantizers import MEMORY
 from quantnas_ext.reporting.table import format_table
 from quantnas_ext.search.sampling import EpochSampler
 from quantnas_ext.sr.metrics import evaluate_folder
@@ -32,6 +34,13 @@ from quantnas_ext.sr.score_files import check_new_file, write_json
 ARGUMENTS = {"scale": 2, "width": 24, "cells": 3, "adq": False, "bits": [32]}
 BLOCKS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "tail_0", "tail_1")
 BATCH = 8
+
+
+def lsq_start_of_histogram(histogram: Tensor, largest: Tensor, bits: int, *, signed: bool) -> tuple[float, float]:
+    """The same of a histogram of magnitudes, each value in the middle of its bin; the error is not looked at."""
+    octaves = torch.linspace(LOWEST_OCTAVE, HIGHEST_OCTAVE, BINS + 1)[:-1] + 0.5 / BINS_PER_OCTAVE
+    mean = float((histogram.sum(dim=0).cpu() * octaves.exp2()).sum() / MEMORY)
+    return max(2 * mean / math.sqrt(integer_range(bits, signed=signed)[1]), 1e-8), 0.0
 
 
 def lsq_start(x: Tensor, bits: int, *, signed: bool, per_channel: bool = False) -> Tensor:
@@ -48,6 +57,7 @@ def train(network: nn.Module, images: PatchDataset, iterations: int, learning_ra
     """Adam on L1 with a cosine to zero, the same data for every call."""
     network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
+    give_steps_a_group(optimizer, network)  # as final training does
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     order = iter(EpochSampler(len(images), iterations * BATCH, seed=0))
     for _ in range(iterations):

@@ -83,8 +83,8 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "precision": (lambda value: SRBasicSpace(bits=value), [[4.0], [], 8, "48", [NAN], [None]]),
     "bits": (lambda value: SRBasicSpace(bits=value), [[True], [1], [(True, 4)]]),
     "block 'b'": (lambda value: ChoiceBlock(value, label="b"), [{}, None, {"a": nn.Identity()}, {"a": 3}, [nn.ReLU]]),
-    "made None": (lambda value: ChoiceBlock({"a": value}, label="b"), [lambda: None]),
-    "share an input": (lambda value: SharedInput(value), [[], [None], [lambda x: x]]),
+    "returns nothing": (lambda value: ChoiceBlock({"a": value}, label="b"), [lambda: None]),
+    "shared input": (lambda value: SharedInput(value), [[], [None], [lambda x: x]]),
 }
 
 

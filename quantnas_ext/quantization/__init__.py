@@ -1,5 +1,6 @@
 """Quantization in pure torch: precisions, LSQ and HWGQ quantizers, quantized layers, quantization noise."""
 
+from quantnas_ext.quantization.agreement import agree_on_steps
 from quantnas_ext.quantization.hwgq import HWGQ_STEPS, HWGQActivationQuantizer
 from quantnas_ext.quantization.layers import (
     ACTIVATION_QUANTIZERS,
@@ -10,11 +11,18 @@ from quantnas_ext.quantization.layers import (
     reset_steps,
     set_activation_quantizer,
     set_quantization,
+    watch_steps,
 )
 from quantnas_ext.quantization.lsq import initial_step, lsq_quantize
 from quantnas_ext.quantization.noise import add_quantization_noise, mixture_noise_scale, value_range
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision, precision_choices
-from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from quantnas_ext.quantization.quantizers import (
+    LSQActivationQuantizer,
+    LSQWeightQuantizer,
+    activation_quantizers,
+    without_observation,
+)
+from quantnas_ext.quantization.step_learning import give_steps_a_group, step_parameters
 
 __all__ = [
     "ACTIVATION_QUANTIZERS",
@@ -24,9 +32,12 @@ __all__ = [
     "LSQActivationQuantizer",
     "LSQWeightQuantizer",
     "Precision",
+    "activation_quantizers",
     "QuantConv2d",
     "QuantLinear",
     "add_quantization_noise",
+    "agree_on_steps",
+    "give_steps_a_group",
     "initial_step",
     "lsq_quantize",
     "make_activation_quantizer",
@@ -36,5 +47,8 @@ __all__ = [
     "reset_steps",
     "set_activation_quantizer",
     "set_quantization",
+    "step_parameters",
     "value_range",
+    "watch_steps",
+    "without_observation",
 ]

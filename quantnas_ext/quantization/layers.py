@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.quantization.hwgq import HWGQActivationQuantizer
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
-from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer, activation_quantizers
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 """What a convolution reads beyond the edges of its input."""
@@ -82,7 +82,7 @@ class QuantizedLayer(nn.Module):
         self.activation_kind = kind
 
     def reset_steps(self) -> None:
-        """Start the weight steps anew from the present weight; activation steps restart from the next batch."""
+        """Start the weight steps anew from the present weight; activation steps restart from the next batches."""
         if isinstance(self.weight_quantizer, LSQWeightQuantizer):
             self.weight_quantizer.reset(self.weight)
         if isinstance(self.activation_quantizer, LSQActivationQuantizer):
@@ -96,15 +96,22 @@ class QuantizedLayer(nn.Module):
         """
         if not self.quantized:
             return x, self.weight, self.bias
-        x, weight, bias = self.activation_quantizer(x), self.weight_quantizer(self.weight), self.bias
-        if (
-            bias is not None
-            and isinstance(self.weight_quantizer, LSQWeightQuantizer)
-            and isinstance(self.activation_quantizer, (LSQActivationQuantizer, HWGQActivationQuantizer))
-        ):
-            grid = (self.weight_quantizer.step.flatten() * self.activation_quantizer.step).detach()
-            bias = bias + ((bias / grid).round() * grid - bias).detach()
-        return x, weight, bias
+        quantized, weight, bias = self.activation_quantizer(x), self.weight_quantizer(self.weight), self.bias
+        if bias is not None and isinstance(self.weight_quantizer, LSQWeightQuantizer):
+            step = self._input_step(x)
+            if step is not None:
+                # In float32 at least: the product of two steps has no place in half precision.
+                grid = (self.weight_quantizer.step.flatten() * step).detach()
+                bias = bias + ((bias / grid).round() * grid - bias).detach().to(bias.dtype)
+        return quantized, weight, bias
+
+    def _input_step(self, x: Tensor) -> Tensor | None:
+        """The step that the input was just quantized with; None where it was not."""
+        if isinstance(self.activation_quantizer, LSQActivationQuantizer):
+            return self.activation_quantizer.step_for(x)
+        if isinstance(self.activation_quantizer, HWGQActivationQuantizer):
+            return self.activation_quantizer.step
+        return None
 
 
 class QuantConv2d(nn.Conv2d, QuantizedLayer):
@@ -217,6 +224,20 @@ def set_activation_quantizer(model: nn.Module, kind: str) -> None:
 
 @torch.no_grad()
 def reset_steps(model: nn.Module) -> None:
-    """Restart all steps: weights' from their present values, activations' from the next batch."""
+    """Restart all steps: weights' from their present values, activations' from the next batches."""
     for layer in quantized_layers(model):
         layer.reset_steps()
+
+
+@torch.no_grad()
+def watch_steps(model: nn.Module) -> None:
+    """Make the steps of trained weights ready for a training, whose images may be others than they were found on.
+
+    Activation steps that have started are watched (``LSQActivationQuantizer.watch``). Weight steps are right or wrong
+    whatever the images, so those that are far off start anew at once.
+    """
+    for quantizer in activation_quantizers(model):
+        quantizer.watch()
+    for layer in quantized_layers(model):
+        if isinstance(layer.weight_quantizer, LSQWeightQuantizer):
+            layer.weight_quantizer.mend(layer.weight)

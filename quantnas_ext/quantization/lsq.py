@@ -81,9 +81,11 @@ def initial_step(x: Tensor, bits: int, *, signed: bool, per_channel: bool = Fals
 
     Returns:
         ``[C, 1, 1, ...]`` or ``[]``, float32, without gradient. Where all values are zero the step is tiny, not zero.
+        Values that are no finite numbers count as zeros, and negative ones too where the integers are not signed.
     """
     low, high = integer_range(bits, signed=signed)
-    x = x.detach().float()
+    x = x.detach().float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    x = x if signed else x.clamp_min(0)
     kept = tuple(range(1, x.dim())) if per_channel else tuple(range(x.dim()))
     largest = x.abs().amax(dim=kept, keepdim=per_channel)
     best = least = None

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.quantization.quantizers import LSQActivationQuantizer
+from quantnas_ext.quantization import activation_quantizers, agree_on_steps, give_steps_a_group
 from quantnas_ext.search.best_epoch import BestEpoch
 from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
 from quantnas_ext.search.distribution import Draw
@@ -91,11 +91,10 @@ class BilevelSearch:
         self.bare = model
         if plan.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.activation_steps: list[Tensor] = [
-            m.log_step for m in model.modules() if isinstance(m, LSQActivationQuantizer)
-        ]
+        self.activation_quantizers = list(activation_quantizers(model))
         self.weights = [parameter for parameter in model.parameters() if id(parameter) not in ignored]
         optimizer = optim.Adam(self.weights, plan.learning_rate, weight_decay=plan.weight_decay)
+        give_steps_a_group(optimizer, model)
         self.model, self.optimizer = accelerator.prepare(whole, optimizer)
         total = plan.epochs * plan.steps_per_epoch
         self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total)
@@ -221,23 +220,17 @@ class BilevelSearch:
         with self.accelerator.autocast():
             loss = self.plan.loss(self.model(inputs), targets)
         self.accelerator.backward(loss)
-        # Before the optimizer sees steps that differ. A candidate that draws have left out so far starts its own later.
-        if self.progress.step == 0 or self.distribution.relaxation.samples:
-            self._spread_steps()
+        self._spread_steps()
         if self.settings.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.weights, self.settings.gradient_clip)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
 
-    @torch.no_grad()
     def _spread_steps(self) -> None:
-        """Give the main process's activation steps, which start from a process's own batch, to other processes."""
-        if self.accelerator.num_processes > 1 and self.activation_steps:
-            together = torch.stack(self.activation_steps)
-            torch.distributed.broadcast(together, 0)
-            for step, value in zip(self.activation_steps, together, strict=True):
-                step.copy_(value)
+        """Let processes agree on activation steps, before the optimizer sees steps that differ."""
+        if self.accelerator.num_processes > 1:
+            agree_on_steps(self.activation_quantizers)
 
     @torch.no_grad()
     def _record(self, train_loss: float | None, val_loss: float | None, settled_loss: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.quantization import quantized_layers
+from quantnas_ext.quantization import activation_quantizers
+from quantnas_ext.quantization.quantizers import OBSERVED_BATCHES
 
 
 class _Moments:
@@ -81,7 +83,9 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Sequence[Tensor
 def calibrate(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
     """Make a derived network ready to be scored: batch norm recalibrated, activation steps started.
 
-    Steps start from the first batch; those that have started already stay as they are.
+    A step has the least squared error over the batches, or over the first ``OBSERVED_BATCHES`` where there are more,
+    each layer reading what the layers before it give with the steps found so far. Those that have started already stay
+    as they are.
 
     Args:
         network: a concrete network.
@@ -91,8 +95,17 @@ def calibrate(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
         InputError: when there are no batches, or one is empty.
     """
     recalibrate_batch_norm(network, batches)
-    with _modes(network, training=[layer.activation_quantizer for layer in quantized_layers(network)]):
-        _run(network, _first(batches))
+    waiting = [quantizer for quantizer in activation_quantizers(network) if not quantizer.started]
+    # By hooks and not in training mode, so that frozen networks are calibrated as well.
+    hooks = [q.register_forward_pre_hook(lambda quantizer, inputs: quantizer.observe(inputs[0])) for q in waiting]
+    try:
+        with _modes(network, training=()):
+            _run(network, itertools.islice(batches, OBSERVED_BATCHES if waiting else 1))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for quantizer in waiting:
+        quantizer.fit()
 
 
 @torch.no_grad()
@@ -130,12 +143,6 @@ def _run(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
         empty = False
     if empty:
         raise InputError("there is no batch to calibrate a network on; give at least one")
-
-
-def _first(batches: Iterable[Sequence[Tensor]]) -> Iterator[Sequence[Tensor]]:
-    for batch in batches:
-        yield batch
-        return
 
 
 def _on_device_of(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> Iterator[list[Tensor]]:

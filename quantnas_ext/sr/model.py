@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantnas_ext import compat
-from quantnas_ext.quantization import reset_steps, set_quantization
+from quantnas_ext.errors import InputError
+from quantnas_ext.quantization import (
+    activation_quantizers,
+    agree_on_steps,
+    give_steps_a_group,
+    reset_steps,
+    set_quantization,
+    watch_steps,
+)
 
 compat.prepare_basicsr()
 from basicsr.models.sr_model import SRModel  # noqa: E402
@@ -42,6 +50,11 @@ class QuantNASModel(SRModel):
         super().init_training_settings()
         self._enter_phase(1)
 
+    def setup_optimizers(self) -> None:
+        """BasicSR's optimizer, with the learned steps in a parameter group of their own (`give_steps_a_group`)."""
+        super().setup_optimizers()
+        give_steps_a_group(self.optimizer_g, self.get_bare_model(self.net_g))
+
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Place and wrap the network; channels-last memory makes convolutions of few channels faster."""
         return super().model_to_device(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
@@ -53,13 +66,15 @@ class QuantNASModel(SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """Do training iteration `current_iter`, counted from 1."""
+        network = self.get_bare_model(self.net_g)
         first_quantized = current_iter == self._full_precision_iter + 1
         self._enter_phase(current_iter)
+        if current_iter == 1:
+            watch_steps(network)  # those of trained weights: the images may be others than they were found on
         if first_quantized and self._full_precision_iter > 0:
-            reset_steps(self.get_bare_model(self.net_g))
+            reset_steps(network)
         super().optimize_parameters(current_iter)
-        if current_iter == 1 or first_quantized:
-            self._spread_steps()
+        self._spread_steps(current_iter == 1 or first_quantized)
         self._show_progress(current_iter)
 
     def model_ema(self, decay: float = 0.999) -> None:
@@ -74,7 +89,13 @@ class QuantNASModel(SRModel):
         Crops and flips go on from the seed and that iteration: the state does not hold them, and the seed alone would
         bring those of the first iterations again.
         """
-        super().resume_training(resume_state)
+        try:
+            super().resume_training(resume_state)
+        except ValueError as error:
+            raise InputError(
+                f"the training state of iteration {resume_state['iter']} does not fit ({error}); it is of another "
+                "network or an older version: go on with that one, or start the training anew"
+            ) from error
         self._enter_phase(resume_state["iter"])
         random.seed(f"{self.opt['manual_seed']}/{self.opt['rank']}/{resume_state['iter']}")
 
@@ -114,14 +135,26 @@ class QuantNASModel(SRModel):
         if self.ema_decay > 0:
             set_quantization(self.net_g_ema, quantized)
 
-    def _spread_steps(self) -> None:
-        """Give the steps that the first batch has set to other processes, whose batches differ, and to the average."""
+    def _spread_steps(self, first: bool) -> None:
+        """Let processes, whose batches differ, agree on the quantizers, and bring those of the average up to date.
+
+        Args:
+            first: Whether this was the first iteration, or the first one with quantization.
+        """
         network = self.get_bare_model(self.net_g)
-        if self.opt["dist"]:
-            for parameter in network.parameters():
-                torch.distributed.broadcast(parameter.data, src=0)
-        if self.ema_decay > 0:
-            self.net_g_ema.load_state_dict(network.state_dict())
+        if agree_on_steps(network) and self.ema_decay > 0:
+            for average, quantizer in zip(
+                activation_quantizers(self.net_g_ema), activation_quantizers(network), strict=True
+            ):
+                # An average of what is still being found would lag behind; once more for the last batch.
+                if average.observing:
+                    average.load_state_dict(quantizer.state_dict())
+        if first:
+            if self.opt["dist"]:
+                for parameter in network.parameters():
+                    torch.distributed.broadcast(parameter.data, src=0)
+            if self.ema_decay > 0:
+                self.net_g_ema.load_state_dict(network.state_dict())
 
     def _show_progress(self, current_iter: int) -> None:
         """Move the progress bar to an iteration."""

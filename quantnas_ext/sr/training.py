@@ -19,6 +19,7 @@ from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.sr import arch, basicsr_datasets, model
 from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.options import parse_arguments, read_options
+from quantnas_ext.sr.training_order import ordered_by_seed
 from quantnas_ext.sr.weights import save_weights
 
 compat.prepare_basicsr()
@@ -59,7 +60,8 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
     with _logging(root / "train.log", quiet), _parsing(arguments) as parsed, warnings.catch_warnings():
         # A resumed training moves the schedule to its iteration before the optimizer's first step here, as it should.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-        basicsr_train.train_pipeline(str(root))
+        with ordered_by_seed(parsed):
+            basicsr_train.train_pipeline(str(root))
         if get_dist_info()[0] == 0:
             trained = torch.load(Path(parsed["path"]["models"]) / "net_g_latest.pth", weights_only=True)
             save_weights(trained.get("params_ema", trained["params"]), weights)

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.quantization import FULL_PRECISION_BITS, reset_steps
+from quantnas_ext.quantization import FULL_PRECISION_BITS, reset_steps, without_observation
 
 __all__ = ["load_weights", "read_weights", "save_weights"]
 
 
 def save_weights(weights: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write a state dict as safetensors; the file appears complete or not at all."""
-    path = Path(path)
+    """Write a state dict as safetensors; the file appears complete or not at all.
+
+    What activation quantizers remember of batches is left out (`without_observation`).
+    """
+    path, weights = Path(path), without_observation(weights)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # Copies: safetensors refuses tensors that share memory or are laid out channels last.
@@ -63,8 +66,8 @@ def load_weights(
     Raises:
         InputError: The file is missing or damaged, or belongs to another network.
     """
-    weights = read_weights(path)
-    own = architecture.build().state_dict()
+    weights = without_observation(read_weights(path))
+    own = without_observation(architecture.build().state_dict())
     full_precision = architecture.with_precision(FULL_PRECISION_BITS).build().state_dict()
     expected = own if weights.keys() == own.keys() else full_precision
     if weights.keys() != expected.keys():

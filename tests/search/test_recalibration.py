@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.quantization import QuantConv2d, quantized_layers
+from quantnas_ext.quantization import QuantConv2d, initial_step, quantized_layers
 from quantnas_ext.search.recalibration import calibrate, recalibrate_batch_norm, score
 
 
@@ -69,18 +69,21 @@ def test_all_else_stays_as_it_is() -> None:
     assert torch.equal(random, torch.get_rng_state())
 
 
-def test_recalibration_alone_starts_no_quantizer_and_calibration_starts_all_from_the_first_batch() -> None:
+def test_recalibration_alone_starts_no_quantizer_and_calibration_starts_all_from_all_batches() -> None:
     model = network()
     recalibrate_batch_norm(model, batches())
     assert not any(layer.activation_quantizer.started for layer in quantized_layers(model))
     calibrate(model, batches())
     assert all(layer.activation_quantizer.started for layer in quantized_layers(model))
-    other = network()
-    recalibrate_batch_norm(other, batches())
-    other.eval()
-    other[1].activation_quantizer.train()
-    other(batches()[0][0])
-    assert torch.equal(model[1].activation_quantizer.log_step, other[1].activation_quantizer.log_step)
+    model.eval()
+    inputs = [model[0](x) for x, _ in batches()]
+    step = initial_step(torch.cat([x.repeat(4 // len(x), 1, 1, 1) for x in inputs]), 4, signed=True)
+    torch.testing.assert_close(model[1].activation_quantizer.step, step, rtol=0.09, atol=0)
+    assert abs(initial_step(inputs[0], 4, signed=True) / step - 1) > 0.3
+    frozen = network().requires_grad_(False)
+    with torch.inference_mode():
+        calibrate(frozen, batches())
+    assert torch.equal(model[1].activation_quantizer.log_step, frozen[1].activation_quantizer.log_step)
 
 
 def test_without_batch_norm_nothing_is_read_and_without_batches_nothing_is_made_up() -> None:
