@@ -17,7 +17,7 @@ from tqdm import tqdm
 from quantnas_ext import cli
 from quantnas_ext.errors import InputError
 from quantnas_ext.spaces import check_input_side
-from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.arch import trained_network
 from quantnas_ext.sr.images import list_images, read_picture, write_png
 from quantnas_ext.sr.upscaling import upscale_picture
 
@@ -26,12 +26,14 @@ def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of the network")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (safetensors)")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, or folders of images")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     arguments = parser.parse_args(argv)
 
-    network = QuantNASNetwork(arguments.architecture, weights=arguments.weights).eval()
+    network, lines = trained_network(arguments.architecture, arguments.weights)
+    for line in lines:
+        print(line)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     out = Path(arguments.out)
     results: dict[Path, Path] = {}
