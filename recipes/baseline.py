@@ -42,6 +42,7 @@ from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.lightning_evaluator import lightning_evaluator
 from quantnas_ext.sr.score_files import check_new_file
 from quantnas_ext.sr.search_data import search_datasets
+from quantnas_ext.sr.weight_identity import WeightIdentity
 from quantnas_ext.sr.weights import save_weights
 
 SEARCH = Path(__file__).parent / "search.py"
@@ -222,7 +223,8 @@ def search_with_darts(config: Config) -> None:
     seconds = round(time.perf_counter() - start, 1)
     source = provenance(config, strategy="nni.nas.strategy.DARTS", search_seconds=seconds)
     architecture = Architecture.of(config.space.name, config.space.arguments, tree.complete(sample), source)
-    save_weights(strategy.supernet.freeze(sample).state_dict(), run / "weights.safetensors")
+    identity = WeightIdentity.of(architecture, "supernet's, not calibrated")
+    save_weights(strategy.supernet.freeze(sample).state_dict(), run / "weights.safetensors", identity)
     architecture.save(run / "architecture.yaml")
     bitops = architecture.cost["bitops_32"] / 1e9
     print(f"found in {seconds:.0f} s: {bitops:.3f} GBitOps at 32x32\n{run / 'architecture.yaml'}")

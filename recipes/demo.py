@@ -21,7 +21,7 @@ from quantnas_ext.config import Config, add_config_arguments, load_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.comparison import comparison_picture
 from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
-from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.arch import trained_network
 from quantnas_ext.sr.degradation import upscale_bicubic
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
@@ -106,9 +106,9 @@ def train(run: Path, given: list[str]) -> None:
 def evaluate(config: Config, run: Path) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
     networks = {
-        training: QuantNASNetwork(
-            str(run / training / "architecture.yaml"), weights=str(run / training / "network.safetensors")
-        )
+        training: trained_network(
+            str(run / training / "architecture.yaml"), str(run / training / "network.safetensors")
+        )[0]
         for training in TRAININGS
     }
     scale = networks["quantized"].scale

@@ -17,7 +17,7 @@ from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.spaces import smallest_side
-from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.arch import trained_network
 from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of the network")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (safetensors)")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth")
     parser.add_argument(
         "--data", required=True, action="append", metavar="NAME=DIR", help="a folder of images and its name; repeatable"
     )
@@ -46,7 +46,9 @@ def main(argv: list[str] | None = None) -> None:
         folders[name] = folder
     if arguments.out:
         check_new_file(arguments.out)
-    network = QuantNASNetwork(arguments.architecture, weights=arguments.weights)
+    network, lines = trained_network(arguments.architecture, arguments.weights)
+    for line in lines:
+        print(line)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     smallest = max(network.scale * smallest_side(network), Lpips.SMALLEST if arguments.lpips else 0)
     for folder in folders.values():

@@ -44,6 +44,7 @@ from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.metrics import psnr_rgb
 from quantnas_ext.sr.score_files import write_json
 from quantnas_ext.sr.search_data import search_datasets
+from quantnas_ext.sr.weight_identity import WeightIdentity
 from quantnas_ext.sr.weights import save_weights
 
 
@@ -145,7 +146,8 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
             "architectures": _save_others(strategy, operations, architecture, config.search.top_k, run),
         }
         write_json(derived, run / "derived.json")
-        save_weights(network.state_dict(), run / "weights.safetensors")
+        identity = WeightIdentity.of(architecture, "supernet's, calibrated")
+        save_weights(network.state_dict(), run / "weights.safetensors", identity)
         architecture.save(run / "architecture.yaml")
         plot_distributions(history.to_dict(), run / "plots" / "distributions.png")
         plot_search(history.to_dict(), run / "plots" / "search.png")

@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.spaces import check_input_side, smallest_side
-from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.dataset_layout import DatasetLayout
 from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
@@ -27,7 +27,8 @@ from quantnas_ext.sr.folders import check_dataset_folder
 from quantnas_ext.sr.options import final_training_options, write_options
 from quantnas_ext.sr.photographs import with_photographs
 from quantnas_ext.sr.training import train
-from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.sr.weight_identity import WeightIdentity
+from quantnas_ext.sr.weights import load_weights, save_weights
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,7 +37,9 @@ def main(argv: list[str] | None = None) -> None:
     add_config_arguments(parser)
     parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of a search")
     parser.add_argument(
-        "--weights", metavar="FILE", help="start from these weights (train.from_supernet takes the search's own)"
+        "--weights",
+        metavar="FILE",
+        help="start from these weights, safetensors or net_g_*.pth (train.from_supernet takes the search's own)",
     )
     parser.add_argument("--run", metavar="DIR", help="run folder to make (default: 'train' in the configuration's run)")
     arguments = parser.parse_args(argv)
@@ -48,7 +51,10 @@ def main(argv: list[str] | None = None) -> None:
     start = arguments.weights
     if start is None and config.train.from_supernet:
         start = Path(arguments.architecture).parent / "weights.safetensors"
-    network = QuantNASNetwork(arguments.architecture, precision, start)
+    network: Any = trained.build()
+    if start is not None:
+        for line in load_weights(network, start, trained, other_precisions="any"):
+            print(line)
     check_input_side(network, config.train.patch, f"train.patch of {config.train.patch} pixels")
     config = dataclasses.replace(config, data=with_photographs(config.data, network.scale))
     if not config.data.train:
@@ -72,7 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     save_config(config, run / "config.yaml")
     trained.save(run / "architecture.yaml")
     if start is not None:
-        save_weights(network.state_dict(), run / "initial.safetensors")
+        identity = WeightIdentity.of(trained, "what a training starts from")
+        save_weights(network.state_dict(), run / "initial.safetensors", identity)
     options = final_training_options(
         config, network.scale, images, run / "architecture.yaml", None if start is None else run / "initial.safetensors"
     )

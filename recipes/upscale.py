@@ -3,8 +3,9 @@
     python recipes/upscale.py --architecture runs/demo/train/architecture.yaml \\
         --weights runs/demo/train/network.safetensors holiday.jpg folder_of_images --out enlarged
 
-Results are PNG files of the same names. Greyscale images stay greyscale, opacity is kept;
-colours are converted to sRGB, and results have 8 bits per channel.
+Results are PNG files of the same names. Greyscale images stay greyscale, opacity is kept; colours are converted to
+sRGB, and results have 8 bits per channel. Large images go through the network tile by tile, with the pixels that
+they would have whole.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from tqdm import tqdm
 from quantnas_ext import cli
 from quantnas_ext.errors import InputError
 from quantnas_ext.spaces import check_input_side
-from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.sr.arch import trained_network
 from quantnas_ext.sr.images import image_headers, list_images, read_picture, write_png
+from quantnas_ext.sr.results import check_output_folder, large_images, make_folder, writing
+from quantnas_ext.sr.tiling import TILE, check_tile, tile_margin
 from quantnas_ext.sr.upscaling import upscale_picture
 
 
@@ -27,34 +30,59 @@ def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of the network")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (safetensors)")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, or folders of images")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=TILE,
+        metavar="PIXELS",
+        help=f"side of the tiles that larger images are enlarged in, 0 for none (default: {TILE})",
+    )
+    parser.add_argument("--skip-existing", action="store_true", help="leave out images whose results exist")
     arguments = parser.parse_args(argv)
 
-    network = QuantNASNetwork(arguments.architecture, weights=arguments.weights).eval()
-    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    tile = check_tile(arguments.tile)
     out = Path(arguments.out)
+    check_output_folder(out)
+    network, lines = trained_network(arguments.architecture, arguments.weights)
+    for line in lines:
+        print(line)
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     results: dict[Path, Path] = {}
-    for given in map(Path, arguments.inputs):
-        for image in list_images(given) if given.is_dir() else [given]:
-            result = out / f"{image.stem}.png"
-            if result in results:
-                raise InputError(f"'{results[result]}' and '{image}' would both become '{result}'; rename one")
-            if result.exists():
-                raise InputError(f"'{result}' already exists; name another folder or delete it first")
-            height, width = read_picture(image).rgb.shape[:2]
-            check_input_side(network, min(height, width), f"image '{image}' of {width}x{height} pixels")
-            results[result] = image
-    image_headers(list(results.values()), "the inputs")
+    skipped = 0
+    largest = 0
+    with large_images():
+        for given in map(Path, arguments.inputs):
+            for image in list_images(given) if given.is_dir() else [given]:
+                result = out / f"{image.stem}.png"
+                if result in results:
+                    raise InputError(f"'{results[result]}' and '{image}' would both become '{result}'; rename one")
+                results[result] = image
+                if result.is_file() and arguments.skip_existing:
+                    skipped += 1
+                    continue
+                if result.exists():
+                    raise InputError(
+                        f"'{result}' already exists; name another folder, delete it first, or add --skip-existing"
+                    )
+                height, width = read_picture(image).rgb.shape[:2]
+                check_input_side(network, min(height, width), f"image '{image}' of {width}x{height} pixels")
+                largest = max(largest, height * width)
+        image_headers(list(results.values()), "the inputs")
+        if tile and largest > tile**2 and tile_margin(network) is None:
+            print(
+                "images are enlarged whole, in as much memory as that takes: tiles would change this network's pixels"
+            )
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"folder '{out}' cannot be made ({error.strerror}); name another one") from error
-    for result, image in tqdm(results.items(), desc="upscaling", unit="image"):
-        write_png(result, upscale_picture(network, read_picture(image), network.scale))
-    print(f"{len(results)} images in {out}")
+        waiting = {result: image for result, image in results.items() if not result.exists()}
+        make_folder(out)
+        for result, image in tqdm(waiting.items(), desc="upscaling", unit="image"):
+            picture = read_picture(image)
+            with writing(result, image):
+                write_png(result, upscale_picture(network, picture, network.scale, tile=tile))
+    print(f"{len(waiting)} images in {out}" + (f", {skipped} were there already" if skipped else ""))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +13,13 @@ from quantnas_ext.quantization import QuantConv2d
 
 SMALLEST_SIDE = 15
 """Smallest side of an input, in pixels: the convolution of stride 2 leaves the 7 pixels that the pooling needs."""
+
+
+POOLING_WINDOW = 15
+"""Pixels a side of the input that one entry of the pooled map sees: 7 entries of stride 2, each of 3 pixels."""
+
+POOLING_STRIDE = 6
+"""Pixels between the windows of two neighbouring entries: stride 3 of stride 2."""
 
 
 class ESA(nn.Module):
@@ -55,6 +63,36 @@ class ESA(nn.Module):
                 f"both sides need at least {SMALLEST_SIDE} pixels"
             )
         reduced = self.reduce(x)
-        far = self.far(F.max_pool2d(self.shrink(reduced), kernel_size=7, stride=3))
-        far = F.interpolate(far, (height, width), mode="bilinear", align_corners=False)
-        return x * self.expand(far + self.near(reduced)).sigmoid()
+        return x * self.expand(self.seen_from_afar(reduced) + self.near(reduced)).sigmoid()
+
+    def seen_from_afar(self, reduced: Tensor) -> Tensor:
+        """What the mask takes from far around: ``[N, C / 4, H, W]`` to the same shape."""
+        height, width = reduced.shape[-2:]
+        far = self.far(self.pooled(reduced))
+        if self.training:
+            return F.interpolate(far, (height, width), mode="bilinear", align_corners=False)
+        return self.enlarged(far, (height, width), (slice(0, height), slice(0, width)))
+
+    def pooled(self, reduced: Tensor) -> Tensor:
+        """``[N, C / 4, H, W]`` to ``[N, C / 4, (H - 15) // 6 + 1, (W - 15) // 6 + 1]``."""
+        return F.max_pool2d(self.shrink(reduced), kernel_size=7, stride=3)
+
+    @staticmethod
+    def enlarged(far: Tensor, size: tuple[int, int], window: tuple[slice, slice]) -> Tensor:
+        """A window of a map resized bilinearly (without aligned corners), entry by entry as the whole would be.
+
+        torch has no resizing of a window; its own resizing of the whole differs from this in the last bit.
+
+        Args:
+            far: ``[N, F, h, w]``.
+            size: height and width of the whole.
+            window: rows and columns of it.
+        """
+        for axis, (side, part) in enumerate(zip(size, window, strict=True), start=2):
+            places = torch.arange(part.start, part.stop, dtype=torch.float64, device=far.device)
+            places = ((places + 0.5) * (far.shape[axis] / side) - 0.5).clamp(min=0)
+            low = places.long()
+            share = (places - low).to(far.dtype).reshape([-1 if dim == axis else 1 for dim in range(far.dim())])
+            high = (low + 1).clamp(max=far.shape[axis] - 1)
+            far = far.index_select(axis, low) * (1 - share) + far.index_select(axis, high) * share
+        return far

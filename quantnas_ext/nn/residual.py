@@ -2,8 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, sums and sums of squares of samples, from which their standard deviations come.
+
+    Summed in double precision, so that parts of a sample added up give what the whole sample gives, to the last bit of
+    a float.
+
+    Attributes:
+        count: Elements of a sample.
+        sums, squares: `float64 [N, 1, 1, 1]`.
+    """
+
+    count: int
+    sums: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Moments:
+        """Those of ``[N, C, H, W]``."""
+        wide = x.double()
+        sums, squares = (part.sum(dim=(1, 2, 3), keepdim=True) for part in (wide, wide.square()))
+        return cls(x[0].numel(), sums, squares)
+
+    def __add__(self, other: Moments) -> Moments:
+        """Those of both parts together."""
+        return Moments(self.count + other.count, self.sums + other.sums, self.squares + other.squares)
+
+    def deviation(self) -> Tensor:
+        """``float64 [N, 1, 1, 1]``, unbiased, as ``torch.std``."""
+        return ((self.squares - self.sums.square() / self.count).clamp(min=0) / (self.count - 1)).sqrt()
 
 
 class Residual(nn.Module):
@@ -45,8 +79,17 @@ class ADQResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
-        deviation = x.std(dim=(1, 2, 3), keepdim=True)
+        deviation = self.deviation(x)
         return self.branch(self.norm(x)) * self.rescaling(deviation) + x
+
+    def deviation(self, x: Tensor) -> Tensor:
+        """Standard deviation of each sample over channels and positions, ``[N, 1, 1, 1]``.
+
+        In evaluation mode from sums in double precision, which an image taken tile by tile has as well.
+        """
+        if self.training:
+            return x.std(dim=(1, 2, 3), keepdim=True)
+        return Moments.of(x).deviation().to(x.dtype)
 
     def rescaling(self, deviation: Tensor) -> Tensor:
         """The factor of the branch, from the standard deviation of each sample: both ``[N, 1, 1, 1]``."""

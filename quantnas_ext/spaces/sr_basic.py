@@ -104,6 +104,9 @@ class SRBasicSpace(ModelSpace):
     PINNED_PRECISIONS = ("first_bits", "last_bits")
     """Arguments that fix a precision outside the search."""
 
+    CANDIDATE_ARGUMENTS = ("head", "body", "skip", "upsample", "tail")
+    """Arguments that say what can be chosen and so nothing of a network once it is chosen."""
+
     def __init__(
         self,
         scale: int = 4,

@@ -133,6 +133,9 @@ class SRRFDNSpace(ModelSpace):
     PINNED_PRECISIONS = ("first_bits", "last_bits", "fixed_bits")
     """Arguments that fix a precision outside the search."""
 
+    CANDIDATE_ARGUMENTS = ("body", "distil", "upsample", "tail")
+    """Arguments that say what can be chosen and so nothing of a network once it is chosen."""
+
     smallest_side = SMALLEST_SIDE
     """Pixels that either side of an input needs."""
 

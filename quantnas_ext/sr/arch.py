@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from quantnas_ext import compat
@@ -11,7 +15,7 @@ from quantnas_ext.sr.weights import load_weights
 compat.prepare_basicsr()
 from basicsr.utils.registry import ARCH_REGISTRY  # noqa: E402
 
-__all__ = ["QuantNASNetwork"]
+__all__ = ["QuantNASNetwork", "architecture_of", "trained_network"]
 
 
 @ARCH_REGISTRY.register()
@@ -23,8 +27,9 @@ def QuantNASNetwork(  # noqa: N802 (BasicSR's options name networks like classes
     Args:
         architecture: Path of an architecture file.
         precision: Bits for every searched layer instead of the found ones, as in `8` or `w4a8`; 32 is full precision.
-        weights: Path of a safetensors file with the weights of that architecture, in its found precisions or in full
-            precision (`load_weights`); None starts from new weights.
+        weights: Path of a file with the weights of that architecture (`load_weights`), in its own precisions or in full
+            precision, and with `precision` in any; where they are others, steps start anew and the log says so. None
+            starts from new weights.
 
     Returns:
         `float32 [N, 3, h, w]` RGB in [0, 1] to `[N, 3, s h, s w]`, with the attribute `scale`.
@@ -33,7 +38,41 @@ def QuantNASNetwork(  # noqa: N802 (BasicSR's options name networks like classes
         InputError: A file is missing, damaged or foreign, or the precision is not possible.
     """
     found = Architecture.load(architecture)
-    network = (found if precision is None else found.with_precision(precision)).build()
+    if precision is not None:
+        found = found.with_precision(precision)
+    network = found.build()
     if weights is not None:
-        load_weights(network, weights, found, same_precision=precision is None)
+        for line in load_weights(network, weights, found, other_precisions="full" if precision is None else "any"):
+            logging.getLogger(__name__).warning(line)
     return network
+
+
+def architecture_of(options: Mapping[str, Any]) -> Architecture | None:
+    """The architecture that BasicSR's options for a network name, in their precision; None for other networks.
+
+    Raises:
+        InputError: As `QuantNASNetwork`.
+    """
+    if options.get("type") != QuantNASNetwork.__name__:
+        return None
+    found = Architecture.load(options["architecture"])
+    precision = options.get("precision")
+    return found if precision is None else found.with_precision(precision)
+
+
+def trained_network(architecture: str, weights: str) -> tuple[Any, list[str]]:
+    """The network of an architecture file with its own weights, to be used as it is.
+
+    Args:
+        architecture: Path of an architecture file.
+        weights: Path of a safetensors file, or a `net_g_*.pth` of BasicSR.
+
+    Returns:
+        The network in evaluation mode, as `QuantNASNetwork`, and what the user should know of the weights, in lines.
+
+    Raises:
+        InputError: A file is missing, damaged or foreign, or the weights are of other precisions.
+    """
+    found = Architecture.load(architecture)
+    network = found.build().eval()
+    return network, load_weights(network, weights, found)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import random
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +22,15 @@ from quantnas_ext.quantization import (
     set_quantization,
     watch_steps,
 )
+from quantnas_ext.sr.arch import architecture_of
+from quantnas_ext.sr.weight_files import IDENTITY_KEY, trained_state
+from quantnas_ext.sr.weight_identity import WeightIdentity
+from quantnas_ext.sr.weights import check_weights, load_weights
 
 compat.prepare_basicsr()
 from basicsr.models.sr_model import SRModel  # noqa: E402
-from basicsr.utils.dist_util import get_dist_info  # noqa: E402
+from basicsr.utils import get_root_logger  # noqa: E402
+from basicsr.utils.dist_util import get_dist_info, master_only  # noqa: E402
 from basicsr.utils.registry import MODEL_REGISTRY  # noqa: E402
 
 __all__ = ["QuantNASModel"]
@@ -47,6 +55,8 @@ class QuantNASModel(SRModel):
     def init_training_settings(self) -> None:
         """Set up losses, optimizer and schedule, and begin in the phase of the first iteration."""
         self._full_precision_iter = int(self.opt["train"].get("full_precision_iter", 0))
+        architecture = architecture_of(self.opt["network_g"])
+        self._identity = None if architecture is None else WeightIdentity.of(architecture)
         super().init_training_settings()
         self._enter_phase(1)
 
@@ -73,6 +83,7 @@ class QuantNASModel(SRModel):
             watch_steps(network)  # those of trained weights: the images may be others than they were found on
         if first_quantized and self._full_precision_iter > 0:
             reset_steps(network)
+            get_root_logger().info("Quantization begins; all steps start anew from what the network has become.")
         super().optimize_parameters(current_iter)
         self._spread_steps(current_iter == 1 or first_quantized)
         self._show_progress(current_iter)
@@ -120,6 +131,47 @@ class QuantNASModel(SRModel):
         if validation not in self._validations:
             self._validations.add(validation)
             super().validation(dataloader, current_iter, tb_logger, save_img)
+
+    @master_only
+    def save_network(self, net: Any, net_label: str, current_iter: int, param_key: str | list[str] = "params") -> None:
+        """Write networks as BasicSR does, with the identity of their weights beside them; the file appears whole.
+
+        BasicSR reads the entry of a name and passes over others, so that its own programs read such a file too.
+        """
+        nets, keys = ([value] if not isinstance(value, list) else value for value in (net, param_key))
+        saved: dict[str, Any] = {}
+        for key, one in zip(keys, nets, strict=True):
+            saved[key] = {name: value.cpu() for name, value in self.get_bare_model(one).state_dict().items()}
+        iteration = "latest" if current_iter == -1 else current_iter
+        if self._identity is not None:
+            total = self.opt["train"]["total_iter"]
+            state, unquantized = trained_state(iteration, total, self._full_precision_iter)
+            identity = self._identity.in_full_precision() if unquantized else self._identity
+            saved[IDENTITY_KEY] = dataclasses.replace(identity, state=state).to_text()
+        path = Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            torch.save(saved, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
+    ) -> None:
+        """Load a network as BasicSR does, once its weights are known to belong to this one; also from safetensors.
+
+        Raises:
+            InputError: They belong to another network or to other precisions.
+        """
+        architecture = architecture_of(self.opt["network_g"])
+        if architecture is not None and Path(load_path).suffix == ".safetensors":
+            for line in load_weights(self.get_bare_model(net), load_path, architecture, other_precisions="full"):
+                get_root_logger().warning(line)
+            return
+        if architecture is not None:
+            check_weights(load_path, architecture)
+        super().load_network(net, load_path, strict, param_key)
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save networks and training state; -1 stands for the end of the training."""

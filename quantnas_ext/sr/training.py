@@ -20,7 +20,8 @@ from quantnas_ext.sr import arch, basicsr_datasets, model
 from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.options import parse_arguments, read_options
 from quantnas_ext.sr.training_order import ordered_by_seed
-from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.sr.weight_files import read_weight_file
+from quantnas_ext.sr.weights import check_weights, save_weights
 
 compat.prepare_basicsr()
 import basicsr.train as basicsr_train  # noqa: E402
@@ -63,8 +64,8 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
         with ordered_by_seed(parsed):
             basicsr_train.train_pipeline(str(root))
         if get_dist_info()[0] == 0:
-            trained = torch.load(Path(parsed["path"]["models"]) / "net_g_latest.pth", weights_only=True)
-            save_weights(trained.get("params_ema", trained["params"]), weights)
+            trained = read_weight_file(Path(parsed["path"]["models"]) / "net_g_latest.pth")
+            save_weights(trained.weights, weights, trained.identity)
     return weights
 
 
@@ -103,6 +104,9 @@ def _check(options: dict[str, Any]) -> None:
             raise unknown_name(kind, name, registry.keys())
     if network.pop("type") == arch.QuantNASNetwork.__name__:
         arch.QuantNASNetwork(**network)
+        start = options["path"].get("pretrain_network_g")
+        if start is not None and (architecture := arch.architecture_of(options["network_g"])) is not None:
+            check_weights(start, architecture)
     for dataset in options["datasets"].values():
         if dataset["type"] in (
             basicsr_datasets.PairedFoldersDataset.__name__,
