@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError, shown, unknown_name
 from quantnas_ext.schema import read_yaml
 
@@ -130,9 +130,8 @@ class Architecture:
             "cost": {name: int(value) if float(value).is_integer() else value for name, value in self.cost.items()},
             "provenance": self.provenance,
         }
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False, width=120), encoding="utf-8")
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False, width=120), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.schema import build, number, read_yaml
 
@@ -234,9 +234,8 @@ def save_config(config: Config, path: str | Path) -> None:
     path = Path(path)
     checked = _build(dataclasses.asdict(config), f"the configuration for '{path}'", whole=True)
     text = yaml.safe_dump(dataclasses.asdict(checked), sort_keys=False, allow_unicode=True)
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:

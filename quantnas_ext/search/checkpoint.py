@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write tensors and plain values to ``path``; an interruption leaves the earlier file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    # To an open file: where the disk is full, torch's own writer raises a RuntimeError that does not say so.
+    with atomic_file(path, parents=True) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path, required: Collection[str] = ()) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError, printable, shown
 from quantnas_ext.search.choice_tree import Context
 from quantnas_ext.search.cost import Cost
@@ -117,9 +117,8 @@ class LatencyTable(Cost):
     def save(self, path: str | Path) -> None:
         """Write the file (JSON); an earlier one of that name is replaced as a whole."""
         path = Path(path)
-        temporary = path.with_name(f"{path.name}.part")
-        temporary.write_text(json.dumps(_content(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(_content(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
 
 __all__ = [
@@ -122,13 +122,8 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
     The file appears complete or not at all.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=3)  # as small as 6, written twice as fast
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def image_to_tensor(image: np.ndarray) -> Tensor:

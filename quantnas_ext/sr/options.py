@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from quantnas_ext import compat
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.config import Config
 from quantnas_ext.errors import InputError
 from quantnas_ext.schema import read_yaml
@@ -116,10 +117,8 @@ def final_training_options(
 
 def write_options(options: dict[str, Any], path: str | Path) -> None:
     """Write an options file; it appears complete or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        temporary.write_text(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

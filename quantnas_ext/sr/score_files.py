@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quantnas_ext.atomic import WriteError, atomic_file, check_writable
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.metrics import FolderScores
 
@@ -49,16 +48,12 @@ def check_new_file(path: str | Path) -> None:
         if not path.parent.is_dir():
             folder = path.parent
             raise InputError(f"'{path}' cannot be written: folder '{folder}' does not exist; make it or name another")
-        # Only trying tells: permissions say nothing of read-only file systems.
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be written ({error.strerror}); name a file in another folder") from error
+        check_writable(path.parent)
+    except (OSError, WriteError) as error:
+        raise WriteError(path, error) from error
 
 
 def write_json(result: Mapping[str, Any], path: str | Path) -> None:
     """Write plain data as JSON; the file appears complete or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import FULL_PRECISION_BITS, reset_steps
 
@@ -19,14 +19,9 @@ __all__ = ["load_weights", "read_weights", "save_weights"]
 
 def save_weights(weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Write a state dict as safetensors; the file appears complete or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         # Copies: safetensors refuses tensors that share memory or are laid out channels last.
         temporary.write_bytes(save({key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
