@@ -18,7 +18,8 @@ from typing import Any, Literal
 import yaml
 
 from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.schema import build, number, read_yaml
+from quantnas_ext.paths import expanded, seen_from
+from quantnas_ext.schema import build, number, read_yaml, read_yaml_file
 
 __all__ = [
     "Config",
@@ -265,7 +266,7 @@ def shipped_configs() -> dict[str, Path]:
 
 def _find(path_or_name: str | Path) -> Path:
     """The file that a path or a bare name means."""
-    path = Path(path_or_name)
+    path = Path(expanded(str(path_or_name)))
     shipped = shipped_configs()
     if path.suffix == "" and path.name == str(path_or_name):
         if path.name not in shipped:
@@ -277,19 +278,19 @@ def _find(path_or_name: str | Path) -> Path:
         found = False
     if not found:
         names = ", ".join(shipped)
-        raise InputError(f"configuration '{path}' is not a file; name a YAML file, or one of those that ship: {names}")
+        raise InputError(
+            f"configuration '{path}' is not a file{seen_from(path)}; "
+            f"name a YAML file, or one of those that ship: {names}"
+        )
     return path
 
 
 def _read(path: Path, source: str) -> dict[str, Any]:
     """The values in a configuration file, each checked."""
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8, or an InputError that does not name the file yet
-        reason = error if isinstance(error, InputError) else "not a text file"
-        raise InputError(f"{source}: {reason}") from error
+        values = read_yaml_file(path, written=True)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     _build(values, source)
     return values or {}
 
@@ -300,7 +301,7 @@ def _parse_override(override: str) -> tuple[str, Any]:
     if not equals or not all(key.split(".")):
         raise InputError(f"'--set {override}' is not of the form KEY=VALUE, as in --set search.epochs=3")
     try:
-        return key, read_yaml(text)
+        return key, read_yaml(text, written=True)
     except InputError as error:
         raise InputError(f"'--set {override}': {error}") from error
 
@@ -345,9 +346,36 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
         first, total = config.train.full_precision_iterations, config.train.iterations
         if whole and first > total:
             raise InputError(f"'train.full_precision_iterations' ({first}) exceeds 'train.iterations' ({total})")
-        return config
+        return _with_homes(config)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
+
+
+def _with_homes(config: Config) -> Config:
+    """The configuration with `~` in its paths replaced by the home folder."""
+    data, search = config.data, config.search
+
+    def home(key: str, path: str) -> str:
+        try:
+            return expanded(path)
+        except InputError as error:
+            raise InputError(f"'{key}': {error}") from error
+
+    def home_or_none(key: str, path: str | None) -> str | None:
+        return None if path is None else home(key, path)
+
+    data = dataclasses.replace(
+        data,
+        photographs=home_or_none("data.photographs", data.photographs),
+        train=[home(f"data.train[{i}]", path) for i, path in enumerate(data.train)],
+        test={name: home(f"data.test.{name}", path) for name, path in data.test.items()},
+    )
+    search = dataclasses.replace(
+        search,
+        latency_table=home_or_none("search.latency_table", search.latency_table),
+        operations=home_or_none("search.operations", search.operations),
+    )
+    return dataclasses.replace(config, run=home("run", config.run), data=data, search=search)
 
 
 def _check_precision(precision: int | str) -> None:

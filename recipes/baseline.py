@@ -28,6 +28,7 @@ from quantnas_ext.architecture import Architecture, arguments_at
 from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.operations import is_precision_label
+from quantnas_ext.paths import path_argument
 from quantnas_ext.provenance import provenance
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.search import BitOps, Budget, ChoiceTree, ParameterBytes, QuantNAS, goals_of, run_experiment
@@ -57,11 +58,17 @@ def main(argv: list[str] | None = None) -> None:
     random.add_argument("--count", type=int, required=True, metavar="N", help="how many, all different")
     budget = "most BitOps of each at 32x32 (default: the configuration's search.bitops_budget)"
     random.add_argument("--bitops-budget", type=float, metavar="X", help=budget)
-    random.add_argument("--output", required=True, metavar="DIR", help="folder to make for the architecture files")
+    random.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="folder to make for the architecture files"
+    )
     uniform = kinds.add_parser("uniform", help="the operations of an architecture at one precision")
-    uniform.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of a search")
+    uniform.add_argument(
+        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of a search"
+    )
     uniform.add_argument("--precision", required=True, metavar="P", help="8, w4a8, or 32 for full precision")
-    uniform.add_argument("--output", required=True, metavar="FILE", help="architecture file to write")
+    uniform.add_argument(
+        "--output", type=path_argument, required=True, metavar="FILE", help="architecture file to write"
+    )
     two_step = kinds.add_parser("two_step", help="search in full precision, then search the precisions")
     add_config_arguments(two_step, default="demo")
     darts = kinds.add_parser("darts", help="search with NNI's own DARTS")
