@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from quantnas_ext.errors import InputError, printable
+from quantnas_ext.paths import seen_from
 
 __all__ = ["new_run_folder", "run"]
 
@@ -37,7 +38,7 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     sys.exit(0)
 
 
-def new_run_folder(path: str | Path, *, resume: bool = False) -> Path:
+def new_run_folder(path: str | Path, *, resume: bool = False, going_on: str = "") -> Path:
     """Make the folder of a run, and refuse to mix a new run with an old one.
 
     Call it after every other input has been checked, so that bad input leaves no folder behind.
@@ -45,6 +46,7 @@ def new_run_folder(path: str | Path, *, resume: bool = False) -> Path:
     Args:
         path: The folder; it may be missing or empty.
         resume: Go on in a folder that an earlier run has filled; then it has to be there.
+        going_on: How a run in that folder, if there is one, goes on; ends the sentence that refuses a filled folder.
 
     Returns:
         The folder, which exists.
@@ -62,9 +64,13 @@ def new_run_folder(path: str | Path, *, resume: bool = False) -> Path:
     if in_the_way:
         raise InputError(f"run folder '{folder}' is a file; name another folder")
     if resume and not filled:
-        raise InputError(f"run folder '{folder}' holds nothing to resume; name the folder of an earlier run")
+        where = seen_from(folder)
+        raise InputError(f"run folder '{folder}' holds nothing to resume{where}; name the folder of an earlier run")
     if filled and not resume:
-        raise InputError(f"run folder '{folder}' already holds a run; name another folder or delete this one first")
+        more = f"; {going_on}" if going_on else ""
+        raise InputError(
+            f"run folder '{folder}' already holds a run; name another folder or delete this one first{more}"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte

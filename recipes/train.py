@@ -71,7 +71,9 @@ def main(argv: list[str] | None = None) -> None:
             f"train.iterations ({config.train.iterations}) for quantization; take fewer, or train.precision=32"
         )
 
-    run = cli.new_run_folder(arguments.run or Path(config.run) / "train")
+    run = Path(arguments.run or Path(config.run) / "train")
+    command = f"python -m quantnas_ext.sr.train -opt {run / 'options.yml'} --auto_resume"
+    cli.new_run_folder(run, going_on=f"its training goes on with: {command}" if (run / "options.yml").is_file() else "")
     save_config(config, run / "config.yaml")
     trained.save(run / "architecture.yaml")
     if start is not None:
