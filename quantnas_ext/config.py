@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,9 @@ __all__ = [
     "save_config",
     "shipped_configs",
 ]
+
+RUN_SIGNS = ("search.ckpt", "history.json", "nni")
+"""What a search leaves in its run folder beside `config.yaml`, as soon as it has begun."""
 
 
 @dataclass
@@ -219,7 +222,26 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
         _put(one, key, value)
         _build(one, f"'--set {override}'")
         _put(values, key, value)
-    return _build(values, f"{source} with --set {' '.join(overrides)}" if overrides else source, whole=True)
+    config = _build(values, f"{source} with --set {' '.join(overrides)}" if overrides else source, whole=True)
+    if path_or_name is not None and not any(override.startswith("run=") for override in overrides):
+        config = _at_its_place(config, path)
+    return config
+
+
+def _at_its_place(config: Config, path: Path) -> Config:
+    """The configuration that a search saved in its run folder, with the folder where it is now.
+
+    A run folder may have been moved or renamed, and what lies in it moves with it.
+    """
+    folder = path.parent
+    in_run = path.name == "config.yaml" and any((folder / name).exists() for name in RUN_SIGNS)
+    if not in_run or os.path.realpath(config.run) == os.path.realpath(folder):
+        return config
+
+    def here(key: str, value: str) -> str:
+        return str(folder / Path(value).relative_to(config.run)) if Path(value).is_relative_to(config.run) else value
+
+    return _with_paths(config, here)
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -346,36 +368,38 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
         first, total = config.train.full_precision_iterations, config.train.iterations
         if whole and first > total:
             raise InputError(f"'train.full_precision_iterations' ({first}) exceeds 'train.iterations' ({total})")
-        return _with_homes(config)
+        return _with_paths(config, _home)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
 
 
-def _with_homes(config: Config) -> Config:
-    """The configuration with `~` in its paths replaced by the home folder."""
+def _home(key: str, path: str) -> str:
+    """A path with `~` replaced by the home folder."""
+    try:
+        return expanded(path)
+    except InputError as error:
+        raise InputError(f"'{key}': {error}") from error
+
+
+def _with_paths(config: Config, change: Callable[[str, str], str]) -> Config:
+    """The configuration with every path, given with its key, changed."""
     data, search = config.data, config.search
 
-    def home(key: str, path: str) -> str:
-        try:
-            return expanded(path)
-        except InputError as error:
-            raise InputError(f"'{key}': {error}") from error
-
-    def home_or_none(key: str, path: str | None) -> str | None:
-        return None if path is None else home(key, path)
+    def change_if_any(key: str, path: str | None) -> str | None:
+        return None if path is None else change(key, path)
 
     data = dataclasses.replace(
         data,
-        photographs=home_or_none("data.photographs", data.photographs),
-        train=[home(f"data.train[{i}]", path) for i, path in enumerate(data.train)],
-        test={name: home(f"data.test.{name}", path) for name, path in data.test.items()},
+        photographs=change_if_any("data.photographs", data.photographs),
+        train=[change(f"data.train[{i}]", path) for i, path in enumerate(data.train)],
+        test={name: change(f"data.test.{name}", path) for name, path in data.test.items()},
     )
     search = dataclasses.replace(
         search,
-        latency_table=home_or_none("search.latency_table", search.latency_table),
-        operations=home_or_none("search.operations", search.operations),
+        latency_table=change_if_any("search.latency_table", search.latency_table),
+        operations=change_if_any("search.operations", search.operations),
     )
-    return dataclasses.replace(config, run=home("run", config.run), data=data, search=search)
+    return dataclasses.replace(config, run=change("run", config.run), data=data, search=search)
 
 
 def _check_precision(precision: int | str) -> None:

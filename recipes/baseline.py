@@ -31,6 +31,7 @@ from quantnas_ext.nn.operations import is_precision_label
 from quantnas_ext.paths import path_argument
 from quantnas_ext.provenance import provenance
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
+from quantnas_ext.run_identity import check_same_search
 from quantnas_ext.search import BitOps, Budget, ChoiceTree, ParameterBytes, QuantNAS, goals_of, run_experiment
 from quantnas_ext.search.cost import Cost
 from quantnas_ext.search.goals import COST_INPUT
@@ -122,8 +123,7 @@ def search_in_two_steps(config: Config) -> None:
     full_precision = step_one(config)
     run = Path(config.run)
     if os.path.isfile(run / "config.yaml"):
-        if load_config(run / "config.yaml") != config:
-            raise InputError(f"run folder '{run}' holds another configuration's run; delete it or set another 'run'")
+        check_same_search(run, config)
     else:
         cli.new_run_folder(run)
         save_config(config, run / "config.yaml")

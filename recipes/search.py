@@ -8,6 +8,7 @@ TensorBoard logs.
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
 from quantnas_ext.reporting.table import Column, decimals, format_table
+from quantnas_ext.run_identity import OPERATIONS_NAME, check_same_search
 from quantnas_ext.search import (
     AccelerateEvaluator,
     ChoiceTree,
@@ -86,10 +88,13 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     run = Path(config.run)
     main_process = process_state().is_main_process
     if main_process:
-        cli.new_run_folder(run, resume=resume)
-        if resume and load_config(run / "config.yaml") != config:
-            raise InputError(f"run folder '{run}' holds a search with another configuration; resume it with its own")
+        begun = (run / "config.yaml").is_file() and not (run / "architecture.yaml").exists()
+        cli.new_run_folder(run, resume=resume, going_on="a search goes on with --resume" if begun else "")
+        if resume:
+            check_same_search(run, config)
         save_config(config, run / "config.yaml")
+        if kept is not None and not (run / OPERATIONS_NAME).exists():
+            shutil.copyfile(kept, run / OPERATIONS_NAME)
         (run / "plots").mkdir(exist_ok=True)
         history = SearchHistory(run / "history.json", ChoiceTree.of(space))
         board = SummaryWriter(str(run / "tensorboard"), purge_step=0)
