@@ -11,6 +11,7 @@ import yaml
 
 from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError, shown, unknown_name
+from quantnas_ext.paths import seen_from
 from quantnas_ext.schema import read_yaml
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def _read(path: Path) -> dict[str, Any]:
         exists = False
     if not exists:
         raise InputError(
-            f"architecture file '{path}' does not exist; give the architecture.yaml of a search's run folder"
+            f"architecture file '{path}' does not exist{seen_from(path)}; "
+            "give the architecture.yaml of a search's run folder"
         )
     try:
         if path.stat().st_size > _LARGEST_FILE:

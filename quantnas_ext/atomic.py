@@ -17,10 +17,21 @@ from pathlib import Path
 
 from quantnas_ext.errors import InputError
 
-__all__ = ["WriteError", "atomic_file", "atomic_folder", "check_writable", "disk_reason", "remove_leftovers", "writing"]
+__all__ = [
+    "DISK_TROUBLE",
+    "WriteError",
+    "atomic_file",
+    "atomic_folder",
+    "check_writable",
+    "remove_leftovers",
+    "writing",
+]
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What a disk, a quota or a limit on sizes answers when it is used up."""
+
+DISK_TROUBLE = _FULL | {errno.EROFS, errno.EIO}
+"""Error numbers that come from a disk rather than from a fault of a program."""
 
 _PROBE = 1 << 16  # bytes; a disk that has no room for them has none for any result
 
@@ -36,16 +47,16 @@ class WriteError(InputError):
 
     def __init__(self, path: str | Path, error: BaseException) -> None:
         self.reason: BaseException = error.reason if isinstance(error, WriteError) else error
-        super().__init__(f"'{path}' cannot be written ({disk_reason(self.reason)}); {_remedy(self.reason)}")
+        super().__init__(f"'{path}' cannot be written ({_said(self.reason)}); {_remedy(self.reason)}")
 
 
-def disk_reason(error: BaseException) -> str:
+def _said(error: BaseException) -> str:
     """The operating system's own words for an error of writing."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _remedy(error: BaseException) -> str:
-    full = isinstance(error, OSError) and error.errno in FULL
+    full = isinstance(error, OSError) and error.errno in _FULL
     return "make room there, or name another place" if full else "name a place that can be written to"
 
 

@@ -16,6 +16,7 @@ import torch
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import named_folder_argument, path_argument
 from quantnas_ext.spaces import smallest_side
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
@@ -27,12 +28,21 @@ from quantnas_ext.sr.score_files import check_new_file, scores_table, write_json
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of the network")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (safetensors)")
     parser.add_argument(
-        "--data", required=True, action="append", metavar="NAME=DIR", help="a folder of images and its name; repeatable"
+        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of the network"
     )
-    parser.add_argument("--out", metavar="FILE", help="JSON file to write")
+    parser.add_argument(
+        "--weights", type=path_argument, required=True, metavar="FILE", help="its weights (safetensors)"
+    )
+    parser.add_argument(
+        "--data",
+        type=named_folder_argument,
+        required=True,
+        action="append",
+        metavar="NAME=DIR",
+        help="a folder of images and its name; repeatable",
+    )
+    parser.add_argument("--out", type=path_argument, metavar="FILE", help="JSON file to write")
     parser.add_argument("--lpips", action="store_true", help="add LPIPS, the learned perceptual distance")
     arguments = parser.parse_args(argv)
 

@@ -8,6 +8,8 @@ TensorBoard logs.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.provenance import provenance
@@ -27,6 +30,7 @@ from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
 from quantnas_ext.reporting.table import Column, decimals, format_table
+from quantnas_ext.run_identity import OPERATIONS_NAME, check_same_search
 from quantnas_ext.search import (
     AccelerateEvaluator,
     ChoiceTree,
@@ -57,7 +61,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def search(config: Config, *, resume: bool = False) -> Architecture:
-    """Search as ``config`` says and fill its run folder."""
+    """Search as ``config`` says and fill its run folder, which no other process may enter meanwhile."""
+    with contextlib.ExitStack() as held:
+        return _search(config, resume, held)
+
+
+def _search(config: Config, resume: bool, held: contextlib.ExitStack) -> Architecture:
+    """Search; ``held`` gets the lock of the run folder."""
     # Everything that can be wrong with the input shows before the run folder is made.
     set_seed(config.seed)
     torch.set_flush_denormal(True)
@@ -86,10 +96,15 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     run = Path(config.run)
     main_process = process_state().is_main_process
     if main_process:
-        cli.new_run_folder(run, resume=resume)
-        if resume and load_config(run / "config.yaml") != config:
-            raise InputError(f"run folder '{run}' holds a search with another configuration; resume it with its own")
+        begun = (run / "config.yaml").is_file() and not (run / "architecture.yaml").exists()
+        going_on = "a search goes on with --resume" if begun else ""
+        held.enter_context(cli.held_run_folder(run, resume=resume, going_on=going_on))
+        if resume:
+            check_same_search(run, config)
         save_config(config, run / "config.yaml")
+        if kept is not None and not (run / OPERATIONS_NAME).exists():
+            with atomic_file(run / OPERATIONS_NAME) as temporary:
+                shutil.copyfile(kept, temporary)
         (run / "plots").mkdir(exist_ok=True)
         history = SearchHistory(run / "history.json", ChoiceTree.of(space))
         board = SummaryWriter(str(run / "tensorboard"), purge_step=0)

@@ -18,6 +18,7 @@ from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import path_argument
 from quantnas_ext.spaces import check_input_side, smallest_side
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
@@ -32,11 +33,21 @@ def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
-    parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of a search")
     parser.add_argument(
-        "--weights", metavar="FILE", help="start from these weights (train.from_supernet takes the search's own)"
+        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of a search"
     )
-    parser.add_argument("--run", metavar="DIR", help="run folder to make (default: 'train' in the configuration's run)")
+    parser.add_argument(
+        "--weights",
+        type=path_argument,
+        metavar="FILE",
+        help="start from these weights (train.from_supernet takes the search's own)",
+    )
+    parser.add_argument(
+        "--run",
+        type=path_argument,
+        metavar="DIR",
+        help="run folder to make (default: 'train' in the configuration's run)",
+    )
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
 
@@ -60,17 +71,19 @@ def main(argv: list[str] | None = None) -> None:
             f"train.iterations ({config.train.iterations}) for quantization; take fewer, or train.precision=32"
         )
 
-    run = cli.new_run_folder(arguments.run or Path(config.run) / "train")
-    save_config(config, run / "config.yaml")
-    trained.save(run / "architecture.yaml")
-    if start is not None:
-        save_weights(network.state_dict(), run / "initial.safetensors")
-    options = final_training_options(
-        config, network.scale, images, run / "architecture.yaml", None if start is None else run / "initial.safetensors"
-    )
-    # Last and complete or not at all: in a folder without this file no training has begun.
-    write_options(options, run / "options.yml")
-    weights = train(["-opt", str(run / "options.yml")], quiet=True)
+    run = Path(arguments.run or Path(config.run) / "train")
+    command = f"python -m quantnas_ext.sr.train -opt {run / 'options.yml'} --auto_resume"
+    going_on = f"its training goes on with: {command}" if (run / "options.yml").is_file() else ""
+    with cli.held_run_folder(run, going_on=going_on):
+        save_config(config, run / "config.yaml")
+        trained.save(run / "architecture.yaml")
+        if start is not None:
+            save_weights(network.state_dict(), run / "initial.safetensors")
+        initial = None if start is None else run / "initial.safetensors"
+        options = final_training_options(config, network.scale, images, run / "architecture.yaml", initial)
+        # Last and complete or not at all: in a folder without this file no training has begun.
+        write_options(options, run / "options.yml")
+        weights = train(["-opt", str(run / "options.yml")], quiet=True)
     print(f"trained weights: {weights}")
 
 

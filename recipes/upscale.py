@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from quantnas_ext import cli
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import path_argument
 from quantnas_ext.spaces import check_input_side
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.images import list_images, read_picture, write_png
@@ -25,10 +26,14 @@ from quantnas_ext.sr.upscaling import upscale_picture
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of the network")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (safetensors)")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, or folders of images")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of the network"
+    )
+    parser.add_argument(
+        "--weights", type=path_argument, required=True, metavar="FILE", help="its weights (safetensors)"
+    )
+    parser.add_argument("inputs", type=path_argument, nargs="+", metavar="INPUT", help="images, or folders of images")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder for the results")
     arguments = parser.parse_args(argv)
 
     network = QuantNASNetwork(arguments.architecture, weights=arguments.weights).eval()

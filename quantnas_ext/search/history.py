@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantnas_ext.atomic import atomic_file
+from quantnas_ext.json_values import json_values
 from quantnas_ext.search.choice_tree import ChoiceTree
 from quantnas_ext.search.search_plan import EpochRecord
 
@@ -32,7 +33,7 @@ class SearchHistory:
         """Take in the record of an epoch and write the file."""
         self.records.append(record)
         with atomic_file(self.path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(json_values(self.to_dict()), indent=1, allow_nan=False), encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """``{"labels": {label: {"values", "parent"}}, "epochs": [record, ...]}``.

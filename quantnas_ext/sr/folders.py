@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from quantnas_ext.atomic import atomic_folder
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import seen_from
 from quantnas_ext.sr.degradation import check_scale, crop_to_multiple, downscale
 from quantnas_ext.sr.images import image_size, list_images, read_image, write_png
 
@@ -111,7 +112,9 @@ def check_dataset_folder(folder: str | Path, scale: int, patch: int | None = Non
     check_scale(scale)
     high, low = hr_folder(folder), lr_folder(folder, scale)
     if not Path(folder).is_dir():
-        raise InputError(f"dataset folder '{folder}' does not exist; make it with recipes/prepare_data.py")
+        raise InputError(
+            f"dataset folder '{folder}' does not exist{seen_from(folder)}; make it with recipes/prepare_data.py"
+        )
     for needed in (high, low):
         if not needed.is_dir():
             raise InputError(

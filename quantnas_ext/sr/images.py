@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import seen_from
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -54,7 +55,7 @@ def list_images(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.exists():
-        raise InputError(f"image folder '{folder}' does not exist; name a folder that holds images")
+        raise InputError(f"image folder '{folder}' does not exist{seen_from(folder)}; name a folder that holds images")
     if not folder.is_dir():
         raise InputError(f"image folder '{folder}' is a file; name the folder that holds the images")
     images = sorted(
@@ -91,7 +92,7 @@ def read_picture(path: str | Path) -> Picture:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"image '{path}' does not exist; name an image file")
+        raise InputError(f"image '{path}' does not exist{seen_from(path)}; name an image file")
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantnas_ext import compat
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.quantization import reset_steps, set_quantization
 
 compat.prepare_basicsr()
@@ -107,6 +109,37 @@ class QuantNASModel(SRModel):
             self._progress.close()
             self._progress = None
 
+    @torch.no_grad()
+    def save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = "params") -> None:
+        """Save networks, whole or not at all, as `{net_label}_{current_iter}.pth` (-1: latest) in BasicSR's form.
+
+        BasicSR goes on training where a file could not be written, and leaves half of it.
+
+        Raises:
+            WriteError: The disk is full, or nothing can be written there.
+        """
+        networks, keys = (given if isinstance(given, list) else [given] for given in (net, param_key))
+        states = [self.get_bare_model(network).state_dict() for network in networks]
+        content = {
+            key: {name.removeprefix("module."): value.cpu() for name, value in state.items()}
+            for key, state in zip(keys, states, strict=True)
+        }
+        iteration = "latest" if current_iter == -1 else current_iter
+        _save(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Save optimizers and schedulers, whole or not at all, as `{current_iter}.state`; none at the end (-1).
+
+        Raises:
+            WriteError: As `save_network`.
+        """
+        if current_iter != -1:
+            optimizers, schedulers = (
+                [part.state_dict() for part in parts] for parts in (self.optimizers, self.schedulers)
+            )
+            content = {"epoch": epoch, "iter": current_iter, "optimizers": optimizers, "schedulers": schedulers}
+            _save(content, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
+
     def _enter_phase(self, current_iter: int) -> None:
         """Turn quantization on or off, as the iteration of this number has it."""
         quantized = current_iter > self._full_precision_iter
@@ -132,3 +165,10 @@ class QuantNASModel(SRModel):
             self._progress = tqdm(total=total, initial=current_iter - 1, desc="training", unit="iteration")
         self._progress.set_postfix(loss=f"{sum(self.log_dict.values()):.4f}", refresh=False)
         self._progress.update(current_iter - self._progress.n)
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint on the first process; to an open file, whose errors name their reason."""
+    if get_dist_info()[0] == 0:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)

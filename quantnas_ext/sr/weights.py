@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import seen_from
 from quantnas_ext.quantization import FULL_PRECISION_BITS, reset_steps
 
 __all__ = ["load_weights", "read_weights", "save_weights"]
@@ -32,7 +33,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"weights '{path}' do not exist; name a .safetensors file of the network")
+        raise InputError(f"weights '{path}' do not exist{seen_from(path)}; name a .safetensors file of the network")
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
