@@ -10,6 +10,9 @@ Each makes ordinary architecture files, which `recipes/train.py` trains like fou
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 import contextlib
 import dataclasses
@@ -37,14 +40,16 @@ from quantnas_ext.search import BitOps, Budget, ChoiceTree, ParameterBytes, Quan
 from quantnas_ext.search.cost import Cost
 from quantnas_ext.search.goals import COST_INPUT
 from quantnas_ext.search.nni_darts import nni_darts
-from quantnas_ext.search.processes import process_state, set_threads
+from quantnas_ext.search.processes import process_state
 from quantnas_ext.search.random_architectures import random_architectures
 from quantnas_ext.search.selection import ArchitectureSelector
+from quantnas_ext.search.trial_step import trial_step
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.lightning_evaluator import lightning_evaluator
 from quantnas_ext.sr.score_files import check_new_file
 from quantnas_ext.sr.search_data import search_datasets
 from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.threads import choose_threads, set_threads
 
 SEARCH = Path(__file__).parent / "search.py"
 BITOPS = BitOps(COST_INPUT)
@@ -223,6 +228,9 @@ def _search_with_darts(config: Config, held: contextlib.ExitStack) -> None:
     train, validation = search_datasets(config, space)
     run = held.enter_context(cli.held_run_folder(config.run))
     save_config(config, run / "config.yaml")
+    if config.search.threads is None:
+        batch = (config.data.batch_size, 3, config.data.patch, config.data.patch)
+        choose_threads(run, trial_step(space, QuantNAS(quantization="none"), batch))
     strategy = nni_darts(
         arc_learning_rate=config.search.architecture_learning_rate,
         gradient_clip_val=config.search.gradient_clip,

@@ -29,6 +29,7 @@ from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
 from quantnas_ext.sr.photographs import with_photographs
 from quantnas_ext.sr.score_files import write_json
 from quantnas_ext.sr.upscaling import upscale
+from quantnas_ext.threads import available_cores, choose_threads
 
 RECIPES = Path(__file__).parent
 UNTRAINED = {"config.yaml", "architecture.yaml", "initial.safetensors"}
@@ -80,7 +81,7 @@ def search(run: Path, given: list[str]) -> None:
 def train(run: Path, given: list[str]) -> None:
     """Train the found network in its precisions and in full precision, in two processes that share the cores."""
     logs: dict[str, Path] = {}
-    threads = str(max(1, (os.cpu_count() or 1) // len(TRAININGS)))
+    threads = str(max(1, available_cores()[0] // len(TRAININGS)))
     processes: dict[str, subprocess.Popen[bytes]] = {}
     for training, changes in TRAININGS.items():
         folder = run / training
@@ -114,6 +115,7 @@ def train(run: Path, given: list[str]) -> None:
 
 def evaluate(config: Config, run: Path) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
+    choose_threads()
     networks = {
         training: QuantNASNetwork(
             str(run / training / "architecture.yaml"), weights=str(run / training / "network.safetensors")

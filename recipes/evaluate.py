@@ -9,6 +9,9 @@ channel, borders of `scale` pixels left out. The JSON file has the figures of ev
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 
 import torch
@@ -23,6 +26,7 @@ from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
 from quantnas_ext.sr.perceptual import Lpips, load_lpips
 from quantnas_ext.sr.score_files import check_new_file, scores_table, write_json
+from quantnas_ext.threads import choose_threads
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         check_new_file(arguments.out)
     network = QuantNASNetwork(arguments.architecture, weights=arguments.weights)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    choose_threads()
     smallest = max(network.scale * smallest_side(network), Lpips.SMALLEST if arguments.lpips else 0)
     for folder in folders.values():
         EvaluationPairs(folder, network.scale, smallest=smallest)

@@ -11,6 +11,9 @@ meanwhile.
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 
 import torch
@@ -20,10 +23,10 @@ from quantnas_ext.config import add_config_arguments, load_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.paths import path_argument
 from quantnas_ext.search import Budget, ChoiceTree, LatencyTable
-from quantnas_ext.search.processes import set_threads
 from quantnas_ext.search.selection import ArchitectureSelector
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.score_files import check_new_file
+from quantnas_ext.threads import set_threads
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,8 +7,12 @@ TensorBoard logs.
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 import contextlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -42,12 +46,14 @@ from quantnas_ext.search import (
 )
 from quantnas_ext.search.fixed_choices import fix_operations
 from quantnas_ext.search.history import SearchHistory
-from quantnas_ext.search.processes import process_state, set_threads
+from quantnas_ext.search.processes import process_state
+from quantnas_ext.search.trial_step import trial_step
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.metrics import psnr_rgb
 from quantnas_ext.sr.score_files import write_json
 from quantnas_ext.sr.search_data import search_datasets
 from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.threads import choose_threads, set_threads
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,11 +102,11 @@ def _search(config: Config, resume: bool, held: contextlib.ExitStack) -> Archite
     run = Path(config.run)
     main_process = process_state().is_main_process
     if main_process:
-        begun = (run / "config.yaml").is_file() and not (run / "architecture.yaml").exists()
+        begun = os.path.isfile(run / "config.yaml") and not os.path.exists(run / "architecture.yaml")
         going_on = "a search goes on with --resume" if begun else ""
-        held.enter_context(cli.held_run_folder(run, resume=resume, going_on=going_on))
-        if resume:
+        if resume and os.path.isfile(run / "config.yaml"):
             check_same_search(run, config)
+        held.enter_context(cli.held_run_folder(run, resume=resume, going_on=going_on))
         save_config(config, run / "config.yaml")
         if kept is not None and not (run / OPERATIONS_NAME).exists():
             with atomic_file(run / OPERATIONS_NAME) as temporary:
@@ -108,6 +114,10 @@ def _search(config: Config, resume: bool, held: contextlib.ExitStack) -> Archite
         (run / "plots").mkdir(exist_ok=True)
         history = SearchHistory(run / "history.json", ChoiceTree.of(space))
         board = SummaryWriter(str(run / "tensorboard"), purge_step=0)
+    # A table of latencies holds for the threads it was measured with; several processes share the cores evenly.
+    if config.search.threads is None and config.search.latency_table is None and process_state().num_processes == 1:
+        batch = (config.data.batch_size, 3, config.data.patch, config.data.patch)
+        choose_threads(run, trial_step(space, strategy, batch))
     process_state().wait_for_everyone()
 
     def log(record: EpochRecord) -> None:

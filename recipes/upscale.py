@@ -8,6 +8,9 @@ Results are PNG files of the same names. Greyscale images stay greyscale, opacit
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from quantnas_ext.spaces import check_input_side
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.images import list_images, read_picture, write_png
 from quantnas_ext.sr.upscaling import upscale_picture
+from quantnas_ext.threads import choose_threads
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
     network = QuantNASNetwork(arguments.architecture, weights=arguments.weights).eval()
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    choose_threads()
     out = Path(arguments.out)
     results: dict[Path, Path] = {}
     for given in map(Path, arguments.inputs):

@@ -1,5 +1,8 @@
 """What tests of several parts need: NNI imported in peace, and a count of BitOps that is not ours."""
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 from collections.abc import Callable
 
 import pytest

@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from tqdm import tqdm
 from quantnas_ext import compat
 from quantnas_ext.errors import InputError
 from quantnas_ext.run_lock import run_lock
+from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.options import parse_arguments, read_options
 from quantnas_ext.sr.rehearsal import rehearse
 from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.threads import choose_threads
 
 compat.prepare_basicsr()
 import basicsr.train as basicsr_train  # noqa: E402
@@ -84,6 +86,8 @@ def _parsing(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         options = read_options(arguments, root, is_train)
         rehearse(options)
         _check_start(options, Path(root, WEIGHTS_NAME), f"python -m quantnas_ext.sr.train -opt {arguments.opt}")
+        if not options["dist"]:
+            choose_threads(Path(root), _trial_step(options))
         parsed.update(options)
         return options, arguments
 
@@ -93,6 +97,27 @@ def _parsing(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield parsed
     finally:
         basicsr_train.parse_options = original
+
+
+def _trial_step(options: dict[str, Any]) -> Callable[[], None] | None:
+    """Forward and backward pass of a network like the one to be trained; None for networks that are not ours.
+
+    Random numbers stay as they are.
+    """
+    network_options = dict(options["network_g"])
+    if network_options.pop("type") != QuantNASNetwork.__name__:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        network = QuantNASNetwork(**network_options).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        train = options["datasets"]["train"]
+        side = max(1, train.get("gt_size", 64) // options["scale"])
+        inputs = torch.rand(train.get("batch_size_per_gpu", 1), 3, side, side).to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        network(inputs).square().mean().backward()
+        network.zero_grad()
+
+    return step
 
 
 def _check_start(options: dict[str, Any], weights: Path, command: str) -> None:
