@@ -79,12 +79,19 @@ def new_run_folder(path: str | Path, *, resume: bool = False, going_on: str = ""
         raise InputError(
             f"run folder '{folder}' already holds a run; name another folder or delete this one first{more}"
         )
+    made = [] if folder.exists() else [folder, *(parent for parent in folder.parents if not parent.exists())]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", error)
         raise InputError(f"run folder '{folder}' cannot be made ({reason}); name another folder") from error
-    check_writable(folder)
+    try:
+        check_writable(folder)
+    except InputError:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
     return folder
 
 

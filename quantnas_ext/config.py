@@ -115,7 +115,7 @@ class SearchConfig:
         derive_from: Whether the network is derived from the last epoch or from the one of lowest validation loss.
         top_k: How many of the most probable architectures are written.
         mixed_precision: Arithmetic of the search.
-        threads: CPU threads of a process; None shares the machine's cores among its processes.
+        threads: CPU threads of a process; None chooses them by what is free and what they bring (`threads`).
     """
 
     epochs: int = number(20, least=1)

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -57,9 +56,9 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
     weights = root / WEIGHTS_NAME
     torch.set_flush_denormal(True)  # denormal gradients slow a CPU down several times
     with (
-        _alone(arguments, root),
+        contextlib.ExitStack() as held,
         _logging(root / "train.log", quiet),
-        _parsing(arguments) as parsed,
+        _parsing(arguments, held) as parsed,
         warnings.catch_warnings(),
     ):
         # A resumed training moves the schedule to its iteration before the optimizer's first step here, as it should.
@@ -71,21 +70,22 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
     return weights
 
 
-def _alone(arguments: argparse.Namespace, root: Path) -> contextlib.AbstractContextManager[None]:
-    """The lock of a training's folder, held by the first of its processes."""
-    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) if arguments.launcher != "none" else "0"
-    return run_lock(root) if rank == "0" and root.is_dir() else contextlib.nullcontext()
-
-
 @contextlib.contextmanager
-def _parsing(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Let the pipeline read its options from `arguments`, checked; yields a dict that the options are copied to."""
+def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Iterator[dict[str, Any]]:
+    """Let the pipeline read its options from `arguments`, checked; yields a dict that the options are copied to.
+
+    After the checks the first process locks the folder; `held` gives it back.
+    """
     parsed: dict[str, Any] = {}
 
     def parse_options(root: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         options = read_options(arguments, root, is_train)
         rehearse(options)
-        _check_start(options, Path(root, WEIGHTS_NAME), f"python -m quantnas_ext.sr.train -opt {arguments.opt}")
+        start = options, Path(root, WEIGHTS_NAME), f"python -m quantnas_ext.sr.train -opt {arguments.opt}"
+        _check_start(*start)
+        if options["rank"] == 0:
+            held.enter_context(run_lock(root))
+            _check_start(*start)  # again, as another process may have trained since
         if not options["dist"]:
             choose_threads(Path(root), _trial_step(options))
         parsed.update(options)

@@ -97,10 +97,13 @@ def test_a_library_that_meets_a_full_disk_by_itself_ends_the_recipe_in_a_sentenc
 
 def test_a_full_disk_is_noticed_before_the_long_work(tmp_path: Path) -> None:
     with full_disk():
-        for check in (lambda: check_new_file(tmp_path / "scores.json"), lambda: cli.new_run_folder(tmp_path / "run")):
+        for check in (
+            lambda: check_new_file(tmp_path / "scores.json"),
+            lambda: cli.new_run_folder(tmp_path / "runs" / "new"),
+        ):
             with pytest.raises(WriteError, match="make room there"):
                 check()
-    assert not (tmp_path / "scores.json").exists() and not list((tmp_path / "run").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path) -> None:
