@@ -102,13 +102,6 @@ class QuantNASModel(SRModel):
             self._validations.add(validation)
             super().validation(dataloader, current_iter, tb_logger, save_img)
 
-    def save(self, epoch: int, current_iter: int) -> None:
-        """Save networks and training state; -1 stands for the end of the training."""
-        super().save(epoch, current_iter)
-        if current_iter == -1 and self._progress is not None:
-            self._progress.close()
-            self._progress = None
-
     @torch.no_grad()
     def save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = "params") -> None:
         """Save networks, whole or not at all, as `{net_label}_{current_iter}.pth` (-1: latest) in BasicSR's form.
@@ -126,6 +119,13 @@ class QuantNASModel(SRModel):
         }
         iteration = "latest" if current_iter == -1 else current_iter
         _save(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Save networks and training state; -1 stands for the end of the training."""
+        super().save(epoch, current_iter)
+        if current_iter == -1 and self._progress is not None:
+            self._progress.close()
+            self._progress = None
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Save optimizers and schedulers, whole or not at all, as `{current_iter}.state`; none at the end (-1).
