@@ -29,6 +29,7 @@ from nni.nas.nn.pytorch import ModelSpace
 
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture, arguments_at
+from quantnas_ext.atomic import atomic_folder
 from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.operations import is_precision_label
@@ -109,9 +110,10 @@ def draw(config: Config, count: int, bitops_budget: float | None, output: str) -
     architectures = [
         Architecture.of(config.space.name, config.space.arguments, sample, source) for sample in drawn.samples
     ]
-    with cli.held_run_folder(output) as folder:
+    folder = cli.new_run_folder(output)
+    with atomic_folder(folder) as temporary:
         for index, architecture in enumerate(architectures):
-            architecture.save(folder / f"architecture_{index:03}.yaml")
+            architecture.save(temporary / f"architecture_{index:03}.yaml")
     costs = [architecture.cost["bitops_32"] / 1e9 for architecture in architectures]
     print(f"{count} architectures, drawn {how}: {min(costs):.3f} to {max(costs):.3f} GBitOps at 32x32\n{folder}")
 

@@ -65,18 +65,16 @@ def test_processes_share_the_cores_and_the_users_own_omp_num_threads_counts(four
 
 
 def test_the_one_thread_that_accelerate_launch_sets_is_not_the_users_wish(four_cores: pytest.MonkeyPatch) -> None:
-    script = "from quantnas_ext.threads import _wanted_threads as wanted; print(wanted())"
-    launcher = (
-        "import os, subprocess, sys;"
-        "own = {**os.environ, 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1'), 'ACCELERATE_USE_CPU': '1'};"
-        "subprocess.run([sys.executable, '-c', sys.argv[1]], env=own, check=True)"
-    )
-    for user, expected in ((None, "None"), ("1", "1")):
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        environment |= {} if user is None else {"OMP_NUM_THREADS": user}
-        command = [sys.executable, "-c", launcher, script]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert result.stdout.strip() == expected
+    four_cores.setenv("ACCELERATE_USE_CPU", "true")
+    four_cores.setenv("OMP_NUM_THREADS", "1")
+    for launchers_own, expected in (({}, 4), ({"OMP_NUM_THREADS": "1"}, 1), ({"OMP_NUM_THREADS": "2"}, 2)):
+        launcher = subprocess.Popen(["sleep", "60"], env=launchers_own)
+        try:
+            four_cores.setattr(os, "getppid", lambda launcher=launcher: launcher.pid)
+            assert available_cores()[0] == expected
+        finally:
+            launcher.kill()
+            launcher.wait()
 
 
 def test_a_core_that_another_program_keeps_busy_is_not_free() -> None:
