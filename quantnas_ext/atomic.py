@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from quantnas_ext.errors import InputError
 
@@ -24,6 +26,7 @@ __all__ = [
     "atomic_folder",
     "check_writable",
     "remove_leftovers",
+    "save_tensors",
     "writing",
 ]
 
@@ -144,6 +147,26 @@ def _rename(temporary: Path, path: Path, same: Callable[[Path, Path], bool] | No
                 f"'{path}' was made by another process meanwhile, and holds something else; name another folder"
             ) from error
         shutil.rmtree(temporary)
+
+
+def save_tensors(content: Any, path: str | Path, *, parents: bool = False) -> None:
+    """Write tensors and plain values, as `torch.save`, whole or not at all.
+
+    They are put together in memory first: where a disk fills up, torch's own writer raises errors that do not say so.
+
+    Args:
+        content: What `torch.load` with `weights_only=True` takes.
+        path: As for `atomic_file`, and so is `parents`.
+
+    Raises:
+        WriteError: The disk is full, or nothing can be written there.
+    """
+    import torch  # here, as most that is written needs none of it
+
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    with atomic_file(path, parents=parents) as temporary:
+        temporary.write_bytes(memory.getbuffer())
 
 
 def check_writable(folder: str | Path) -> None:

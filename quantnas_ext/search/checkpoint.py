@@ -8,15 +8,13 @@ from typing import Any
 
 import torch
 
-from quantnas_ext.atomic import atomic_file
+from quantnas_ext.atomic import save_tensors
 from quantnas_ext.errors import InputError
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write tensors and plain values to ``path``; an interruption leaves the earlier file as it was."""
-    # To an open file: where the disk is full, torch's own writer raises a RuntimeError that does not say so.
-    with atomic_file(path, parents=True) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+    save_tensors(state, path, parents=True)
 
 
 def load_checkpoint(path: Path, required: Collection[str] = ()) -> dict[str, Any]:

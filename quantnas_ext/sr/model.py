@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantnas_ext import compat
-from quantnas_ext.atomic import atomic_file
+from quantnas_ext.atomic import save_tensors
 from quantnas_ext.quantization import reset_steps, set_quantization
 
 compat.prepare_basicsr()
@@ -111,6 +111,8 @@ class QuantNASModel(SRModel):
         Raises:
             WriteError: The disk is full, or nothing can be written there.
         """
+        if get_dist_info()[0] != 0:
+            return
         networks, keys = (given if isinstance(given, list) else [given] for given in (net, param_key))
         states = [self.get_bare_model(network).state_dict() for network in networks]
         content = {
@@ -118,7 +120,7 @@ class QuantNASModel(SRModel):
             for key, state in zip(keys, states, strict=True)
         }
         iteration = "latest" if current_iter == -1 else current_iter
-        _save(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
+        save_tensors(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save networks and training state; -1 stands for the end of the training."""
@@ -133,12 +135,12 @@ class QuantNASModel(SRModel):
         Raises:
             WriteError: As `save_network`.
         """
-        if current_iter != -1:
+        if current_iter != -1 and get_dist_info()[0] == 0:
             optimizers, schedulers = (
                 [part.state_dict() for part in parts] for parts in (self.optimizers, self.schedulers)
             )
             content = {"epoch": epoch, "iter": current_iter, "optimizers": optimizers, "schedulers": schedulers}
-            _save(content, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
+            save_tensors(content, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
 
     def _enter_phase(self, current_iter: int) -> None:
         """Turn quantization on or off, as the iteration of this number has it."""
@@ -165,10 +167,3 @@ class QuantNASModel(SRModel):
             self._progress = tqdm(total=total, initial=current_iter - 1, desc="training", unit="iteration")
         self._progress.set_postfix(loss=f"{sum(self.log_dict.values()):.4f}", refresh=False)
         self._progress.update(current_iter - self._progress.n)
-
-
-def _save(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint on the first process; to an open file, whose errors name their reason."""
-    if get_dist_info()[0] == 0:
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            torch.save(content, file)

@@ -38,10 +38,10 @@ LIMIT = 256  # bytes that a file may have on the "full" disk of these tests
 
 
 @contextlib.contextmanager
-def full_disk() -> Iterator[None]:
-    """No file can grow beyond `LIMIT` bytes: writing fails midway, as on a full disk or beyond a quota."""
+def full_disk(limit: int = LIMIT) -> Iterator[None]:
+    """No file can grow beyond so many bytes: writing fails midway, as on a full disk or beyond a quota."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         yield
     finally:
@@ -72,6 +72,18 @@ def test_a_disk_that_fills_up_ends_in_a_sentence_and_keeps_the_last_whole_file(t
         WRITERS[name](path)
     assert str(refused.value) == f"'{path}' cannot be written (File too large); make room there, or name another place"
     assert [entry.name for entry in tmp_path.iterdir()] == [name] and path.read_bytes() == before
+
+
+def test_a_checkpoint_that_lacks_its_last_bytes_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "search.ckpt"
+    state = {f"weights_{number}": torch.rand(50) for number in range(20)}
+    save_checkpoint(state, path)
+    size = path.stat().st_size
+    for limit in (0, size // 2, *range(size - 9000, size, 500)):
+        with full_disk(limit), pytest.raises(WriteError, match="File too large"):
+            save_checkpoint({**state, "weights_0": torch.zeros(50)}, path)
+    assert torch.equal(load_checkpoint(path)["weights_0"], state["weights_0"])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["search.ckpt"]
 
 
 def test_a_disk_that_fills_up_while_data_are_prepared_leaves_no_half_dataset(tmp_path: Path) -> None:
