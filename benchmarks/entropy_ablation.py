@@ -13,6 +13,9 @@ logits, crops and noise. Reported are
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 import statistics
 import tempfile
@@ -29,12 +32,12 @@ from quantnas_ext.config import DataConfig
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.table import Column, format_table
 from quantnas_ext.search import AccelerateEvaluator, BitOps, Penalty, QuantNAS, derive_and_score, run_experiment
-from quantnas_ext.search.processes import set_threads
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.metrics import psnr_rgb
 from quantnas_ext.sr.patches import PatchDataset, split_dataset
 from quantnas_ext.sr.photographs import with_photographs
 from quantnas_ext.sr.score_files import check_new_file, write_json
+from quantnas_ext.threads import set_threads
 
 ARGUMENTS: dict[str, Any] = {
     "scale": 2,

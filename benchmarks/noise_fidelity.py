@@ -11,6 +11,9 @@ gradient of the bits' logits is.
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 from typing import Any
 

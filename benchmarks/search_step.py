@@ -9,6 +9,9 @@ pass of the weight phase, each storage once, without parameters; the noise bank 
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 import functools
 import statistics

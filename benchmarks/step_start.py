@@ -8,6 +8,9 @@ quantized copies then go on from there for a while, with either start. PSNR on t
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 import copy
 import math

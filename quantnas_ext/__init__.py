@@ -6,7 +6,13 @@ The names below are imported on first use, so that importing the package costs n
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# A thread that waits for others sleeps rather than spins: beside other work spinning costs many times what it saves.
+# OpenMP reads this when torch is loaded, so the recipes import this package first. Who has set one of them decides.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+    os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0")
 
 _HOMES = {
     "AccelerateEvaluator": "search",

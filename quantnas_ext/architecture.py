@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError, shown, unknown_name
+from quantnas_ext.paths import seen_from
 from quantnas_ext.schema import read_yaml
 
 if TYPE_CHECKING:
@@ -130,9 +131,8 @@ class Architecture:
             "cost": {name: int(value) if float(value).is_integer() else value for name, value in self.cost.items()},
             "provenance": self.provenance,
         }
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False, width=120), encoding="utf-8")
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False, width=120), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:
@@ -187,7 +187,8 @@ def _read(path: Path) -> dict[str, Any]:
         exists = False
     if not exists:
         raise InputError(
-            f"architecture file '{path}' does not exist; give the architecture.yaml of a search's run folder"
+            f"architecture file '{path}' does not exist{seen_from(path)}; "
+            "give the architecture.yaml of a search's run folder"
         )
     try:
         if path.stat().st_size > _LARGEST_FILE:

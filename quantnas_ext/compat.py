@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import types
@@ -123,7 +124,9 @@ def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any]
     """BasicSR's search for a state to resume from, loaded to the CPU and without running any pickled code.
 
     The optimizer moves its state to wherever its parameters are, so that the CPU is right for every device. States are
-    looked for in the experiment's own folder, which for BasicSR is the one below the working directory.
+    looked for in the experiment's own folder, which for BasicSR is the one below the working directory. Where the
+    newest one or its network is damaged or missing, as after a crash or on a full disk, the one before is taken, and
+    a warning says so.
 
     Args:
         check_resume: `basicsr.train.check_resume`, which names the networks' weights that belong to the state.
@@ -133,23 +136,57 @@ def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any]
         The saved state, or None where the training starts anew.
 
     Raises:
-        InputError: The state that the options name is missing, or is not one that BasicSR saved.
+        InputError: The state that the options name is missing, or is not one that BasicSR saved; or none of several is
+            whole.
+    """
+    found = Path(opt["path"]["training_states"]).glob("*.state") if opt["auto_resume"] else ()
+    states = sorted((path for path in found if path.stem.isdecimal()), key=lambda path: int(path.stem), reverse=True)
+    for path in states:
+        try:
+            state = _whole_state(opt, path)
+        except InputError as error:
+            logging.getLogger("basicsr").warning(f"{error}; the state before it is taken, if there is one")
+            continue
+        opt["path"]["resume_state"] = os.fspath(path)
+        check_resume(opt, state["iter"])
+        return state
+    if states:
+        raise InputError(
+            f"none of the {len(states)} training states in '{states[0].parent}' is whole; bring back a copy of one, "
+            "or remove them to train anew"
+        )
+    if not opt["path"].get("resume_state"):
+        return None
+    state = _whole_state(opt, Path(opt["path"]["resume_state"]))
+    check_resume(opt, state["iter"])
+    return state
+
+
+def _whole_state(opt: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A training state whose networks are there too.
+
+    Raises:
+        InputError: The state or a network's weights of its iteration are missing or damaged.
     """
     import torch
 
-    path = opt["path"].get("resume_state")
-    if opt["auto_resume"]:
-        states = Path(opt["path"]["training_states"]).glob("*.state")
-        latest = max(states, key=lambda state: float(state.stem), default=None)
-        if latest is not None:
-            path = opt["path"]["resume_state"] = os.fspath(latest)
-    if not path:
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        check_resume(opt, state["iter"])
-    except OSError as error:
-        raise InputError(f"training state '{path}' cannot be read ({error.strerror}); name an existing one") from error
-    except Exception as error:  # a broken or foreign pickle raises nearly anything
-        raise InputError(f"'{path}' is not a training state of BasicSR; name a file such as 500.state") from error
+    def load(file: Path, kind: str, instead: str) -> dict[str, Any]:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise InputError(f"{kind} '{file}' cannot be read ({error.strerror}); name an existing one") from error
+        except Exception as error:  # a broken or foreign pickle raises nearly anything
+            raise InputError(f"'{file}' is not {instead}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"'{file}' is not {instead}")
+        return content
+
+    state = load(path, "training state", "a training state of BasicSR; name a file such as 500.state")
+    if not {"epoch", "iter", "optimizers", "schedulers"} <= state.keys():
+        raise InputError(f"'{path}' is not a training state of BasicSR; name a file such as 500.state")
+    for name in opt:
+        if name.startswith("network_") and name not in (opt["path"].get("ignore_resume_networks") or ()):
+            weights = Path(opt["path"]["models"], f"net_{name.removeprefix('network_')}_{state['iter']}.pth")
+            whole = f"the whole network that belongs to '{path.name}'"
+            load(weights, f"the network of training state '{path.name}',", whole)
     return state

@@ -10,15 +10,17 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.schema import build, number, read_yaml
+from quantnas_ext.paths import expanded, seen_from
+from quantnas_ext.schema import build, number, read_yaml, read_yaml_file
 
 __all__ = [
     "Config",
@@ -31,6 +33,9 @@ __all__ = [
     "save_config",
     "shipped_configs",
 ]
+
+RUN_SIGNS = ("search.ckpt", "history.json", "nni")
+"""What a search leaves in its run folder beside `config.yaml`, as soon as it has begun."""
 
 
 @dataclass
@@ -120,7 +125,7 @@ class SearchConfig:
         derive_from: Whether the network is derived from the last epoch or from the one of lowest validation loss.
         top_k: How many of the most probable architectures are written.
         mixed_precision: Arithmetic of the search.
-        threads: CPU threads of a process; None shares the machine's cores among its processes.
+        threads: CPU threads of a process; None chooses them by what is free and what they bring (`threads`).
     """
 
     epochs: int = number(20, least=1)
@@ -228,7 +233,26 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
         _put(one, key, value)
         _build(one, f"'--set {override}'")
         _put(values, key, value)
-    return _build(values, f"{source} with --set {' '.join(overrides)}" if overrides else source, whole=True)
+    config = _build(values, f"{source} with --set {' '.join(overrides)}" if overrides else source, whole=True)
+    if path_or_name is not None and not any(override.startswith("run=") for override in overrides):
+        config = _at_its_place(config, path)
+    return config
+
+
+def _at_its_place(config: Config, path: Path) -> Config:
+    """The configuration that a search saved in its run folder, with the folder where it is now.
+
+    A run folder may have been moved or renamed, and what lies in it moves with it.
+    """
+    folder = path.parent
+    in_run = path.name == "config.yaml" and any((folder / name).exists() for name in RUN_SIGNS)
+    if not in_run or os.path.realpath(config.run) == os.path.realpath(folder):
+        return config
+
+    def here(key: str, value: str) -> str:
+        return str(folder / Path(value).relative_to(config.run)) if Path(value).is_relative_to(config.run) else value
+
+    return _with_paths(config, here)
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -244,9 +268,8 @@ def save_config(config: Config, path: str | Path) -> None:
     path = Path(path)
     checked = _build(dataclasses.asdict(config), f"the configuration for '{path}'", whole=True)
     text = yaml.safe_dump(dataclasses.asdict(checked), sort_keys=False, allow_unicode=True)
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
@@ -275,7 +298,7 @@ def shipped_configs() -> dict[str, Path]:
 
 def _find(path_or_name: str | Path) -> Path:
     """The file that a path or a bare name means."""
-    path = Path(path_or_name)
+    path = Path(expanded(str(path_or_name)))
     shipped = shipped_configs()
     if path.suffix == "" and path.name == str(path_or_name):
         if path.name not in shipped:
@@ -287,19 +310,19 @@ def _find(path_or_name: str | Path) -> Path:
         found = False
     if not found:
         names = ", ".join(shipped)
-        raise InputError(f"configuration '{path}' is not a file; name a YAML file, or one of those that ship: {names}")
+        raise InputError(
+            f"configuration '{path}' is not a file{seen_from(path)}; "
+            f"name a YAML file, or one of those that ship: {names}"
+        )
     return path
 
 
 def _read(path: Path, source: str) -> dict[str, Any]:
     """The values in a configuration file, each checked."""
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8, or an InputError that does not name the file yet
-        reason = error if isinstance(error, InputError) else "not a text file"
-        raise InputError(f"{source}: {reason}") from error
+        values = read_yaml_file(path, written=True)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     _build(values, source)
     return values or {}
 
@@ -310,7 +333,7 @@ def _parse_override(override: str) -> tuple[str, Any]:
     if not equals or not all(key.split(".")):
         raise InputError(f"'--set {override}' is not of the form KEY=VALUE, as in --set search.epochs=3")
     try:
-        return key, read_yaml(text)
+        return key, read_yaml(text, written=True)
     except InputError as error:
         raise InputError(f"'--set {override}': {error}") from error
 
@@ -355,9 +378,38 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
         first, total = config.train.full_precision_iterations, config.train.iterations
         if whole and first > total:
             raise InputError(f"'train.full_precision_iterations' ({first}) exceeds 'train.iterations' ({total})")
-        return config
+        return _with_paths(config, _home)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
+
+
+def _home(key: str, path: str) -> str:
+    """A path with `~` replaced by the home folder."""
+    try:
+        return expanded(path)
+    except InputError as error:
+        raise InputError(f"'{key}': {error}") from error
+
+
+def _with_paths(config: Config, change: Callable[[str, str], str]) -> Config:
+    """The configuration with every path, given with its key, changed."""
+    data, search = config.data, config.search
+
+    def change_if_any(key: str, path: str | None) -> str | None:
+        return None if path is None else change(key, path)
+
+    data = dataclasses.replace(
+        data,
+        photographs=change_if_any("data.photographs", data.photographs),
+        train=[change(f"data.train[{i}]", path) for i, path in enumerate(data.train)],
+        test={name: change(f"data.test.{name}", path) for name, path in data.test.items()},
+    )
+    search = dataclasses.replace(
+        search,
+        latency_table=change_if_any("search.latency_table", search.latency_table),
+        operations=change_if_any("search.operations", search.operations),
+    )
+    return dataclasses.replace(config, run=change("run", config.run), data=data, search=search)
 
 
 def _check_precision(precision: int | str) -> None:

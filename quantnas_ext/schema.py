@@ -7,21 +7,43 @@ or further dataclasses. Every error names the key with its whole path, such as `
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
 from quantnas_ext.errors import InputError, printable, shown, unknown_name
 
-__all__ = ["build", "keys", "number", "read_yaml"]
+__all__ = ["Written", "build", "keys", "number", "read_yaml", "read_yaml_file"]
 
 Schema = TypeVar("Schema")
 
 _DESCRIPTIONS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+
+
+_LARGEST_FILE = 1_000_000  # bytes; configurations and options have some thousand
+
+_NOT_AS_WRITTEN = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+"""Numbers that YAML 1.1 reads as octal (`010` is 8) or sexagesimal (`1:30` is 90)."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A plain value that YAML reads as something else than text, and the text that stood there.
+
+    Attributes:
+        value: A number, true or false, or a date.
+        text: What the user wrote: `010`, `yes`, `2024-05-01`.
+    """
+
+    value: Any
+    text: str
 
 
 @dataclass(frozen=True)
@@ -64,17 +86,45 @@ def number(
     return dataclasses.field(default=default, metadata={"range": _Range(least, most, above, below)})
 
 
-def read_yaml(text: str) -> Any:
+def read_yaml_file(path: Path, *, written: bool = False) -> Any:
+    """The plain values in a YAML file in UTF-8, with or without a byte order mark, with any kind of line ends.
+
+    Args:
+        path: An existing file.
+        written: As `read_yaml`.
+
+    Raises:
+        InputError: The file cannot be read, is too large, is not text, or as `read_yaml`. The sentence does not name
+            the file.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise InputError(f"larger than {_LARGEST_FILE // 1_000_000} MB, which no such file is")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"it cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError("not a text file in UTF-8; save it in that encoding") from error
+    return read_yaml(text, written=written)
+
+
+def read_yaml(text: str, *, written: bool = False) -> Any:
     """The plain values in a YAML text; no tag can make it run code.
+
+    Args:
+        text: What stands in the file.
+        written: Give what is neither text nor quoted as `Written`, for `build`, which can then say how it was read.
 
     Raises:
         InputError: It is not YAML, says one key twice (plain YAML would silently keep the last), has a list or mapping
             for a key, or an alias (with which a short text can stand for an endless value).
     """
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        return yaml.load(text, Loader=_WrittenLoader if written else _StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        if "'\\t'" in str(error.problem):
+            raise InputError(f"not valid YAML ({line}a tab stands where only spaces may)") from error
         raise InputError(f"not valid YAML ({line}{printable(str(error.problem)[:200])})") from error
     # PyYAML lets plain exceptions out where a text does not fit its tag, as in "!!bool maybe".
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
@@ -108,6 +158,23 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _WrittenLoader(_StrictLoader):
+    """The strict loader that keeps the text of numbers, truth values and dates beside what YAML makes of them."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node; an impossible date, such as 2024-13-45, is text."""
+        kind = node.tag.rpartition(":")[2]
+        if not isinstance(node, yaml.ScalarNode) or kind not in ("int", "float", "bool", "timestamp"):
+            return super().construct_object(node, deep)
+        try:
+            value = super().construct_object(node, deep)
+        except ValueError:
+            if kind != "timestamp":
+                raise
+            return node.value
+        return Written(value, node.value) if node.style is None else value
+
+
 def keys(schema: type[Any], prefix: str = "") -> list[str]:
     """All keys of a schema with their paths, sections before what is in them: `search`, `search.epochs`, ..."""
     found = []
@@ -135,6 +202,7 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
         place = f"'{prefix.rstrip('.')}'" if prefix else "the whole"
         raise InputError(f"{place} must be a mapping of keys to values, not {shown(values)}")
     hints = typing.get_type_hints(schema)
+    values = {_name(key): value for key, value in values.items()}
     unknown = [key for key in values if key not in hints]
     if unknown:
         raise unknown_name("key", f"{prefix}{unknown[0]}", keys(schema, prefix))
@@ -153,6 +221,8 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return _plain(value, key)
+    if isinstance(value, Written):
+        value = _meant(value, hint, key)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast("type[Any]", hint), value, f"{key}.")
     if origin is Literal:
@@ -161,7 +231,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return [_convert(item, arguments[0], f"{key}[{i}]") for i, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
         names = {name: _convert(name, arguments[0], f"a key of {key}") for name in value}
-        return {names[name]: _convert(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
+        return {names[name]: _convert(item, arguments[1], f"{key}.{names[name]}") for name, item in value.items()}
     if origin in (Union, types.UnionType):
         for option in arguments:
             try:
@@ -171,7 +241,49 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     converted = _finite(value) if hint is float else value
     if type(converted) is hint and not _is_huge(converted):  # not isinstance: true is no whole number
         return converted
-    raise InputError(f"'{key}' must be {_description(hint)}, not {shown(value)}")
+    empty = " (an empty value; give one or leave the key out)" if value is None else ""
+    raise InputError(f"'{key}' must be {_description(hint)}, not {shown(value)}{empty}")
+
+
+def _name(key: Any) -> Any:
+    """The name that a key of a mapping stands for: as it was written."""
+    return key.text if isinstance(key, Written) else key
+
+
+def _meant(value: Written, hint: Any, key: str) -> Any:
+    """What a value that is no text stands for in a field of a type.
+
+    Raises:
+        InputError: The field takes text, which YAML makes something else of without quotes, or the value is a number
+            that reads otherwise than it is written.
+    """
+    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if typing.get_origin(hint) is Literal:
+        return value.text if value.text in typing.get_args(hint) else value.value
+    if (str in options and type(value.value) not in options) or isinstance(value.value, datetime.date):
+        raise InputError(f"'{key}' must be {_description(hint)}, not {_as_read(value)}{_quotes(value)}")
+    _check_as_written(value, key)
+    return value.value
+
+
+def _check_as_written(value: Written, key: str) -> None:
+    """Refuse a number that YAML 1.1 takes for another one than most readers do."""
+    if isinstance(value.value, int | float) and _NOT_AS_WRITTEN.fullmatch(value.text):
+        raise InputError(f"'{key}' is written {value.text}, which YAML reads as {value.value}; write {value.value}")
+
+
+def _as_read(value: Written) -> str:
+    """What was written and, where it differs, what YAML makes of it."""
+    if isinstance(value.value, datetime.date):
+        return f"the date {printable(value.text)}"
+    read = str(value.value).lower() if isinstance(value.value, bool) else shown(value.value)
+    return read if read == value.text else f"{printable(value.text[:100])}, which YAML reads as {read}"
+
+
+def _quotes(value: Written) -> str:
+    """How to write what is meant as text."""
+    text = printable(value.text[:100])
+    return f"; put it in quotes: '{text}' (on a command line \"'{text}'\")"
 
 
 def _finite(value: Any) -> float | None:
@@ -205,17 +317,25 @@ def _plain(value: Any, key: str) -> Any:
     Raises:
         InputError: Something that YAML has no plain form for, such as a date or an object.
     """
+    quotes = ""
+    if isinstance(value, Written):
+        _check_as_written(value, key)
+        if isinstance(value.value, datetime.date):
+            quotes = _quotes(value)
+        value = value.value
     if isinstance(value, list | tuple):
         return [_plain(item, f"{key}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, dict):
-        return {_plain(name, f"a key of {key}"): _plain(item, f"{key}.{name}") for name, item in value.items()}
+        named = {_plain(_name(name), f"a key of {key}"): item for name, item in value.items()}
+        return {name: _plain(item, f"{key}.{name}") for name, item in named.items()}
     if (
         value is None
         or (type(value) in (bool, int, str) and not _is_huge(value))
         or (type(value) is float and math.isfinite(value))
     ):
         return value
-    raise InputError(f"'{key}' must be text, a number, true, false, null, a list or a mapping, not {shown(value)}")
+    what = f"the date {value}" if isinstance(value, datetime.date) else shown(value)
+    raise InputError(f"'{key}' must be text, a number, true, false, null, a list or a mapping, not {what}{quotes}")
 
 
 def _description(hint: Any) -> str:

@@ -10,7 +10,11 @@ Each makes ordinary architecture files, which `recipes/train.py` trains like fou
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
+import contextlib
 import dataclasses
 import math
 import os
@@ -25,18 +29,22 @@ from nni.nas.nn.pytorch import ModelSpace
 
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture, arguments_at
+from quantnas_ext.atomic import atomic_folder
 from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.operations import is_precision_label
+from quantnas_ext.paths import path_argument
 from quantnas_ext.provenance import provenance
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
+from quantnas_ext.run_identity import check_same_search
 from quantnas_ext.search import BitOps, Budget, ChoiceTree, ParameterBytes, QuantNAS, goals_of, run_experiment
 from quantnas_ext.search.cost import Cost
 from quantnas_ext.search.goals import COST_INPUT
 from quantnas_ext.search.nni_darts import nni_darts
-from quantnas_ext.search.processes import process_state, set_threads
+from quantnas_ext.search.processes import process_state
 from quantnas_ext.search.random_architectures import random_architectures
 from quantnas_ext.search.selection import ArchitectureSelector
+from quantnas_ext.search.trial_step import trial_step
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.lightning_evaluator import lightning_evaluator
@@ -44,6 +52,7 @@ from quantnas_ext.sr.score_files import check_new_file
 from quantnas_ext.sr.search_data import search_datasets
 from quantnas_ext.sr.weight_identity import WeightIdentity
 from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.threads import choose_threads, set_threads
 
 SEARCH = Path(__file__).parent / "search.py"
 BITOPS = BitOps(COST_INPUT)
@@ -59,11 +68,17 @@ def main(argv: list[str] | None = None) -> None:
     random.add_argument("--count", type=int, required=True, metavar="N", help="how many, all different")
     budget = "most BitOps of each at 32x32 (default: the configuration's search.bitops_budget)"
     random.add_argument("--bitops-budget", type=float, metavar="X", help=budget)
-    random.add_argument("--output", required=True, metavar="DIR", help="folder to make for the architecture files")
+    random.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="folder to make for the architecture files"
+    )
     uniform = kinds.add_parser("uniform", help="the operations of an architecture at one precision")
-    uniform.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of a search")
+    uniform.add_argument(
+        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of a search"
+    )
     uniform.add_argument("--precision", required=True, metavar="P", help="8, w4a8, or 32 for full precision")
-    uniform.add_argument("--output", required=True, metavar="FILE", help="architecture file to write")
+    uniform.add_argument(
+        "--output", type=path_argument, required=True, metavar="FILE", help="architecture file to write"
+    )
     two_step = kinds.add_parser("two_step", help="search in full precision, then search the precisions")
     add_config_arguments(two_step, default="demo")
     darts = kinds.add_parser("darts", help="search with NNI's own DARTS")
@@ -98,8 +113,9 @@ def draw(config: Config, count: int, bitops_budget: float | None, output: str) -
         Architecture.of(config.space.name, config.space.arguments, sample, source) for sample in drawn.samples
     ]
     folder = cli.new_run_folder(output)
-    for index, architecture in enumerate(architectures):
-        architecture.save(folder / f"architecture_{index:03}.yaml")
+    with atomic_folder(folder) as temporary:
+        for index, architecture in enumerate(architectures):
+            architecture.save(temporary / f"architecture_{index:03}.yaml")
     costs = [architecture.cost["bitops_32"] / 1e9 for architecture in architectures]
     print(f"{count} architectures, drawn {how}: {min(costs):.3f} to {max(costs):.3f} GBitOps at 32x32\n{folder}")
 
@@ -117,11 +133,10 @@ def search_in_two_steps(config: Config) -> None:
     full_precision = step_one(config)
     run = Path(config.run)
     if os.path.isfile(run / "config.yaml"):
-        if load_config(run / "config.yaml") != config:
-            raise InputError(f"run folder '{run}' holds another configuration's run; delete it or set another 'run'")
+        check_same_search(run, config)
     else:
-        cli.new_run_folder(run)
-        save_config(config, run / "config.yaml")
+        with cli.held_run_folder(run):
+            save_config(config, run / "config.yaml")
     run_search(full_precision)
     operations = str(Path(full_precision.run) / "architecture.yaml")
     search = dataclasses.replace(config.search, operations=operations)
@@ -195,7 +210,13 @@ def run_search(config: Config) -> None:
 
 
 def search_with_darts(config: Config) -> None:
-    """Search with NNI's DARTS in its Lightning evaluator, and fill the run folder."""
+    """Search with NNI's DARTS in its Lightning evaluator, and fill the run folder, which stays locked meanwhile."""
+    with contextlib.ExitStack() as held:
+        _search_with_darts(config, held)
+
+
+def _search_with_darts(config: Config, held: contextlib.ExitStack) -> None:
+    """Search; ``held`` gets the lock of the run folder."""
     if process_state().num_processes > 1:
         raise InputError("NNI's DARTS runs in one process here; start it with python alone")
     for key in ("bitops_budget", "bytes_budget", "latency_budget"):
@@ -210,8 +231,11 @@ def search_with_darts(config: Config) -> None:
     tree = ChoiceTree.of(space)
     train, validation = search_datasets(config, space)
     finish_decoding()
-    run = cli.new_run_folder(config.run)
+    run = held.enter_context(cli.held_run_folder(config.run))
     save_config(config, run / "config.yaml")
+    if config.search.threads is None:
+        batch = (config.data.batch_size, 3, config.data.patch, config.data.patch)
+        choose_threads(run, trial_step(space, QuantNAS(quantization="none"), batch))
     strategy = nni_darts(
         arc_learning_rate=config.search.architecture_learning_rate,
         gradient_clip_val=config.search.gradient_clip,

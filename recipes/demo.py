@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from quantnas_ext.config import Config, add_config_arguments, load_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.comparison import comparison_picture
 from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
+from quantnas_ext.run_identity import check_same_search, check_same_training
+from quantnas_ext.run_lock import LOCK_FILES, run_lock
 from quantnas_ext.sr.arch import trained_network
 from quantnas_ext.sr.degradation import upscale_bicubic
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
@@ -28,6 +29,7 @@ from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
 from quantnas_ext.sr.photographs import with_photographs
 from quantnas_ext.sr.score_files import write_json
 from quantnas_ext.sr.upscaling import upscale
+from quantnas_ext.threads import available_cores, choose_threads
 
 RECIPES = Path(__file__).parent
 UNTRAINED = {"config.yaml", "architecture.yaml", "initial.safetensors"}
@@ -45,8 +47,16 @@ def main(argv: list[str] | None = None) -> None:
     if tests > 1 or (not tests and config.data.photographs is None):
         raise InputError(f"the demo evaluates on exactly one dataset folder, but 'data.test' has {tests}; give it one")
     run = Path(config.run)
-    if _exists(run / "config.yaml") and load_config(run / "config.yaml") != config:
-        raise InputError(f"run folder '{run}' holds a run with another configuration; delete it or set another 'run'")
+    if _exists(run / "config.yaml"):
+        check_same_search(run, config)
+    for training, changes in TRAININGS.items():
+        if (run / training / "options.yml").exists():
+            own = load_config(arguments.config, [*arguments.overrides, *changes[1::2]])
+            check_same_training(run / training, own)
+    for folder in (run, *(run / training for training in TRAININGS)):
+        if folder.is_dir():
+            with run_lock(folder):  # refuses, at once, what a process is at work on
+                pass
     given = ["--config", arguments.config, *(word for override in arguments.overrides for word in ("--set", override))]
 
     start = time.perf_counter()
@@ -71,7 +81,7 @@ def search(run: Path, given: list[str]) -> None:
 def train(run: Path, given: list[str]) -> None:
     """Train the found network in its precisions and in full precision, in two processes that share the cores."""
     logs: dict[str, Path] = {}
-    threads = str(max(1, (os.cpu_count() or 1) // len(TRAININGS)))
+    threads = str(max(1, available_cores()[0] // len(TRAININGS)))
     processes: dict[str, subprocess.Popen[bytes]] = {}
     for training, changes in TRAININGS.items():
         folder = run / training
@@ -105,6 +115,7 @@ def train(run: Path, given: list[str]) -> None:
 
 def evaluate(config: Config, run: Path) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
+    choose_threads()
     networks = {
         training: trained_network(
             str(run / training / "architecture.yaml"), str(run / training / "network.safetensors")
@@ -150,10 +161,13 @@ def _exists(path: Path) -> bool:
 
 def _remove_untrained(folder: Path) -> None:
     """Remove what a training left that was stopped before it began; anything else in the folder makes it stay."""
-    if folder.is_dir() and all(
-        path.name in UNTRAINED or path.name.endswith((".part", ".tmp")) for path in folder.iterdir()
-    ):
-        shutil.rmtree(folder)
+    if not folder.is_dir():
+        return
+    with run_lock(folder):  # which removes what was half-written, and keeps a training from beginning meanwhile
+        left = [path for path in folder.iterdir() if path.name not in LOCK_FILES]
+        if all(path.name in UNTRAINED for path in left):
+            for path in left:
+                path.unlink()
 
 
 def _run(command: list[str]) -> None:

@@ -9,6 +9,9 @@ channel, borders of `scale` pixels left out. The JSON file has the figures of ev
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 
 import torch
@@ -16,6 +19,7 @@ import torch
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import named_folder_argument, path_argument
 from quantnas_ext.spaces import smallest_side
 from quantnas_ext.sr.arch import trained_network
 from quantnas_ext.sr.decoding import finish_decoding
@@ -23,17 +27,27 @@ from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
 from quantnas_ext.sr.perceptual import Lpips, load_lpips
 from quantnas_ext.sr.score_files import check_new_file, scores_table, write_json
+from quantnas_ext.threads import choose_threads
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of the network")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth")
     parser.add_argument(
-        "--data", required=True, action="append", metavar="NAME=DIR", help="a folder of images and its name; repeatable"
+        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of the network"
     )
-    parser.add_argument("--out", metavar="FILE", help="JSON file to write")
+    parser.add_argument(
+        "--weights", type=path_argument, required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth"
+    )
+    parser.add_argument(
+        "--data",
+        type=named_folder_argument,
+        required=True,
+        action="append",
+        metavar="NAME=DIR",
+        help="a folder of images and its name; repeatable",
+    )
+    parser.add_argument("--out", type=path_argument, metavar="FILE", help="JSON file to write")
     parser.add_argument("--nested", action="store_true", help="images in subfolders of the folders too")
     parser.add_argument("--lpips", action="store_true", help="add LPIPS, the learned perceptual distance")
     arguments = parser.parse_args(argv)
@@ -50,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     for line in lines:
         print(line)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    choose_threads()
     smallest = max(network.scale * smallest_side(network), Lpips.SMALLEST if arguments.lpips else 0)
     for folder in folders.values():
         EvaluationPairs(folder, network.scale, smallest=smallest, nested=arguments.nested)

@@ -15,6 +15,7 @@ from typing import Any
 from quantnas_ext import cli
 from quantnas_ext.errors import InputError
 from quantnas_ext.genotype import import_genotype
+from quantnas_ext.paths import path_argument
 from quantnas_ext.schema import read_yaml
 from quantnas_ext.sr.score_files import check_new_file
 
@@ -22,7 +23,7 @@ from quantnas_ext.sr.score_files import check_new_file
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("genotype", metavar="GEN", help="genotype file, such as best_arch.gen")
+    parser.add_argument("genotype", type=path_argument, metavar="GEN", help="genotype file, such as best_arch.gen")
     parser.add_argument("--space", required=True, metavar="NAME", help="sr_basic or sr_rfdn")
     parser.add_argument(
         "--set",
@@ -32,7 +33,9 @@ def main(argv: list[str] | None = None) -> None:
         default=[],
         help="an argument of the space, as in --set width=48; repeatable",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="architecture file to write")
+    parser.add_argument(
+        "--output", type=path_argument, required=True, metavar="FILE", help="architecture file to write"
+    )
     arguments = parser.parse_args(argv)
 
     check_new_file(arguments.output)

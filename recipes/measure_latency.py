@@ -11,6 +11,9 @@ meanwhile.
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 
 import torch
@@ -18,18 +21,19 @@ import torch
 from quantnas_ext import cli
 from quantnas_ext.config import add_config_arguments, load_config
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import path_argument
 from quantnas_ext.search import Budget, ChoiceTree, LatencyTable
-from quantnas_ext.search.processes import set_threads
 from quantnas_ext.search.selection import ArchitectureSelector
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.score_files import check_new_file
+from quantnas_ext.threads import set_threads
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser, default="demo")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the table (JSON)")
+    parser.add_argument("--output", type=path_argument, required=True, metavar="FILE", help="the table (JSON)")
     parser.add_argument("--side", type=int, default=32, metavar="PIXELS", help="side of the input (default: 32)")
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import argparse
 
 from quantnas_ext import cli
+from quantnas_ext.paths import path_argument
 from quantnas_ext.sr.folders import check_dataset_folder, prepare_dataset_folder
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="IMAGES", help="folder of high-resolution images")
-    parser.add_argument("target", metavar="DATASET", help="dataset folder to make")
+    parser.add_argument("source", type=path_argument, metavar="IMAGES", help="folder of high-resolution images")
+    parser.add_argument("target", type=path_argument, metavar="DATASET", help="dataset folder to make")
     parser.add_argument("--scale", type=int, default=4, help="2, 3 or 4 (default: 4)")
     parser.add_argument("--crop", type=int, help="cut sub-images of this side, in high-resolution pixels")
     parser.add_argument("--step", type=int, help="distance between sub-images (default: the crop)")

@@ -7,7 +7,13 @@ TensorBoard logs.
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
+import contextlib
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.provenance import provenance
@@ -27,6 +34,7 @@ from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
 from quantnas_ext.reporting.table import Column, decimals, format_table
+from quantnas_ext.run_identity import OPERATIONS_NAME, check_same_search
 from quantnas_ext.search import (
     AccelerateEvaluator,
     ChoiceTree,
@@ -38,7 +46,8 @@ from quantnas_ext.search import (
 )
 from quantnas_ext.search.fixed_choices import fix_operations
 from quantnas_ext.search.history import SearchHistory
-from quantnas_ext.search.processes import process_state, set_threads
+from quantnas_ext.search.processes import process_state
+from quantnas_ext.search.trial_step import trial_step
 from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.metrics import psnr_rgb
@@ -46,6 +55,7 @@ from quantnas_ext.sr.score_files import write_json
 from quantnas_ext.sr.search_data import search_datasets
 from quantnas_ext.sr.weight_identity import WeightIdentity
 from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.threads import choose_threads, set_threads
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,7 +69,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def search(config: Config, *, resume: bool = False) -> Architecture:
-    """Search as ``config`` says and fill its run folder."""
+    """Search as ``config`` says and fill its run folder, which no other process may enter meanwhile."""
+    with contextlib.ExitStack() as held:
+        return _search(config, resume, held)
+
+
+def _search(config: Config, resume: bool, held: contextlib.ExitStack) -> Architecture:
+    """Search; ``held`` gets the lock of the run folder."""
     # Everything that can be wrong with the input shows before the run folder is made.
     set_seed(config.seed)
     torch.set_flush_denormal(True)
@@ -89,13 +105,22 @@ def search(config: Config, *, resume: bool = False) -> Architecture:
     run = Path(config.run)
     main_process = process_state().is_main_process
     if main_process:
-        cli.new_run_folder(run, resume=resume)
-        if resume and load_config(run / "config.yaml") != config:
-            raise InputError(f"run folder '{run}' holds a search with another configuration; resume it with its own")
+        begun = os.path.isfile(run / "config.yaml") and not os.path.exists(run / "architecture.yaml")
+        going_on = "a search goes on with --resume" if begun else ""
+        if resume and os.path.isfile(run / "config.yaml"):
+            check_same_search(run, config)
+        held.enter_context(cli.held_run_folder(run, resume=resume, going_on=going_on))
         save_config(config, run / "config.yaml")
+        if kept is not None and not (run / OPERATIONS_NAME).exists():
+            with atomic_file(run / OPERATIONS_NAME) as temporary:
+                shutil.copyfile(kept, temporary)
         (run / "plots").mkdir(exist_ok=True)
         history = SearchHistory(run / "history.json", ChoiceTree.of(space))
         board = SummaryWriter(str(run / "tensorboard"), purge_step=0)
+    # A table of latencies holds for the threads it was measured with; several processes share the cores evenly.
+    if config.search.threads is None and config.search.latency_table is None and process_state().num_processes == 1:
+        batch = (config.data.batch_size, 3, config.data.patch, config.data.patch)
+        choose_threads(run, trial_step(space, strategy, batch))
     process_state().wait_for_everyone()
 
     def log(record: EpochRecord) -> None:

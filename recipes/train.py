@@ -19,6 +19,7 @@ from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.config import add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import path_argument
 from quantnas_ext.spaces import check_input_side, smallest_side
 from quantnas_ext.sr.dataset_layout import DatasetLayout
 from quantnas_ext.sr.decoding import finish_decoding
@@ -35,13 +36,21 @@ def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
-    parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of a search")
+    parser.add_argument(
+        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of a search"
+    )
     parser.add_argument(
         "--weights",
+        type=path_argument,
         metavar="FILE",
         help="start from these weights, safetensors or net_g_*.pth (train.from_supernet takes the search's own)",
     )
-    parser.add_argument("--run", metavar="DIR", help="run folder to make (default: 'train' in the configuration's run)")
+    parser.add_argument(
+        "--run",
+        type=path_argument,
+        metavar="DIR",
+        help="run folder to make (default: 'train' in the configuration's run)",
+    )
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
 
@@ -74,18 +83,20 @@ def main(argv: list[str] | None = None) -> None:
         )
 
     finish_decoding()
-    run = cli.new_run_folder(arguments.run or Path(config.run) / "train")
-    save_config(config, run / "config.yaml")
-    trained.save(run / "architecture.yaml")
-    if start is not None:
-        identity = WeightIdentity.of(trained, "what a training starts from")
-        save_weights(network.state_dict(), run / "initial.safetensors", identity)
-    options = final_training_options(
-        config, network.scale, images, run / "architecture.yaml", None if start is None else run / "initial.safetensors"
-    )
-    # Last and complete or not at all: in a folder without this file no training has begun.
-    write_options(options, run / "options.yml")
-    weights = train(["-opt", str(run / "options.yml")], quiet=True)
+    run = Path(arguments.run or Path(config.run) / "train")
+    command = f"python -m quantnas_ext.sr.train -opt {run / 'options.yml'} --auto_resume"
+    going_on = f"its training goes on with: {command}" if (run / "options.yml").is_file() else ""
+    with cli.held_run_folder(run, going_on=going_on):
+        save_config(config, run / "config.yaml")
+        trained.save(run / "architecture.yaml")
+        if start is not None:
+            identity = WeightIdentity.of(trained, "what a training starts from")
+            save_weights(network.state_dict(), run / "initial.safetensors", identity)
+        initial = None if start is None else run / "initial.safetensors"
+        options = final_training_options(config, network.scale, images, run / "architecture.yaml", initial)
+        # Last and complete or not at all: in a folder without this file no training has begun.
+        write_options(options, run / "options.yml")
+        weights = train(["-opt", str(run / "options.yml")], quiet=True)
     print(f"trained weights: {weights}")
 
 

@@ -10,6 +10,9 @@ they would have whole.
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 from pathlib import Path
 
@@ -18,21 +21,27 @@ from tqdm import tqdm
 
 from quantnas_ext import cli
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import path_argument
 from quantnas_ext.spaces import check_input_side
 from quantnas_ext.sr.arch import trained_network
 from quantnas_ext.sr.images import image_headers, list_images, read_picture, write_png
 from quantnas_ext.sr.results import check_output_folder, large_images, make_folder, writing
 from quantnas_ext.sr.tiling import TILE, check_tile, tile_margin
 from quantnas_ext.sr.upscaling import upscale_picture
+from quantnas_ext.threads import choose_threads
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", required=True, metavar="FILE", help="architecture file of the network")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, or folders of images")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of the network"
+    )
+    parser.add_argument(
+        "--weights", type=path_argument, required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth"
+    )
+    parser.add_argument("inputs", type=path_argument, nargs="+", metavar="INPUT", help="images, or folders of images")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--tile",
         type=int,
@@ -50,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     for line in lines:
         print(line)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    choose_threads()
     results: dict[Path, Path] = {}
     skipped = 0
     largest = 0

@@ -1,5 +1,13 @@
 """What tests of several parts need: NNI imported in peace, and a count of BitOps that is not ours."""
 
+import os
+
+# The networks of tests are too small to gain from threads, and what two runs of a test compare may not differ by them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 from collections.abc import Callable
 
 import pytest

@@ -53,8 +53,13 @@ def test_basicsr_resumes_on_a_cpu_and_refuses_what_it_did_not_save(tmp_path: Pat
     assert torch.equal(resumed["optimizers"][0]["state"][0]["exp_avg"], optimizer.state[weight]["exp_avg"])
 
     torch.save({"iter": 1, "code": SimpleNamespace()}, tmp_path / "2000.state")
-    with pytest.raises(InputError, match="2000.state' is not a training state"):
+    assert train.load_resume_state(options)["iter"] == 1000
+    for iteration in (500, 1000):
+        (tmp_path / f"{iteration}.state").unlink()
+    with pytest.raises(InputError, match="none of the 1 training states"):
         train.load_resume_state(options)
+    with pytest.raises(InputError, match="2000.state' is not a training state"):
+        train.load_resume_state({"auto_resume": False, "path": {"resume_state": str(tmp_path / "2000.state")}})
     with pytest.raises(InputError, match="absent.state' cannot be read"):
         train.load_resume_state({"auto_resume": False, "path": {"resume_state": str(tmp_path / "absent.state")}})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.figures import FAINT_INK, INK, save_figure
+from quantnas_ext.reporting.table import number_text
 
 Column = tuple[str, np.ndarray | Sequence[np.ndarray]]
 
@@ -188,7 +188,7 @@ def _captions(row: Row, scale: int, top: int, left: int, side: int) -> list[tupl
 
 def _figure(psnr: float) -> str:
     """A PSNR with two decimals; that of equal images is infinite."""
-    return f"{psnr:.2f}" if math.isfinite(psnr) else "∞"
+    return number_text(psnr, ".2f")
 
 
 def _fit(width: int, height: int, panel: int) -> tuple[int, int]:

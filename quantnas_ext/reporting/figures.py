@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import colorsys
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
 
@@ -106,20 +105,6 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 200) -> Path:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"the picture {path} ends in {path.suffix!r}; give a name ending in {', '.join(FORMATS)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    except OSError as error:
-        raise InputError(f"the picture {path} cannot be written: {error.strerror}; name a folder that can") from error
-    os.close(handle)
-    try:
-        figure.savefig(temporary, dpi=dpi, facecolor="white")
-        # mkstemp makes files private to the user; a picture gets the permissions any new file would get.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path, parents=True) as temporary:
+        figure.savefig(temporary, dpi=dpi, facecolor="white", format=path.suffix.lower().removeprefix("."))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +29,14 @@ class Column:
     show: Callable[[Any], str] = str
 
 
+def number_text(value: float, form: str) -> str:
+    """A number as `format` shows it; an infinite one, such as the PSNR of equal images in dB, as ``∞``."""
+    return format(value, form) if not math.isinf(value) else "∞" if value > 0 else "-∞"
+
+
 def decimals(count: int) -> Callable[[float], str]:
     """Shows numbers with a fixed number of decimals."""
-    return lambda value: f"{value:.{count}f}"
+    return lambda value: number_text(value, f".{count}f")
 
 
 def si_prefix(unit: str = "") -> Callable[[float], str]:

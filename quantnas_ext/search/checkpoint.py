@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from quantnas_ext.atomic import save_tensors
 from quantnas_ext.errors import InputError
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write tensors and plain values to ``path``; an interruption leaves the earlier file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    save_tensors(state, path, parents=True)
 
 
 def load_checkpoint(path: Path, required: Collection[str] = ()) -> dict[str, Any]:

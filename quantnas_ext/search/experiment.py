@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,29 @@ from nni.nas.experiment import NasExperiment, NasExperimentConfig
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.space import RawFormatModelSpace
+from nni.tools.nnictl.config_utils import Experiments
 
 from quantnas_ext.search.processes import process_state
+
+
+class FolderExperiment(NasExperiment):
+    """An NNI experiment whose every file lies in its working directory.
+
+    NNI enters experiments in a list below ``~/nni-experiments``, wherever they work. A home that cannot be written to,
+    as in many containers, ends that in a traceback; here the list is kept beside the experiment's own files.
+    """
+
+    def _start_without_nni_manager(self) -> None:
+        folder = str(self.config.experiment_working_directory)
+        started = int(time.time() * 1000)
+        Experiments(folder).add_experiment(
+            self.id, "N/A", started, "N/A", self.config.experiment_name, status="RUNNING", logDir=folder
+        )
+
+    def _stop_without_nni_manager(self) -> None:
+        experiments = Experiments(str(self.config.experiment_working_directory))
+        experiments.update_experiment(self.id, "status", "STOPPED")
+        experiments.update_experiment(self.id, "endTime", int(time.time() * 1000))
 
 
 def run_experiment(space: ModelSpace, evaluator: Evaluator, strategy: OneShotStrategy, folder: Path) -> dict[str, Any]:
@@ -36,7 +58,7 @@ def run_experiment(space: ModelSpace, evaluator: Evaluator, strategy: OneShotStr
     if process_state().is_main_process:
         config = NasExperimentConfig(execution_engine="sequential", model_format="raw", trial_concurrency=1)
         config.experiment_working_directory = str(folder)
-        experiment = NasExperiment(space, evaluator, strategy, config)
+        experiment = FolderExperiment(space, evaluator, strategy, config)
         try:
             completed = experiment.run()
         finally:

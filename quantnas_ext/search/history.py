@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from quantnas_ext.atomic import atomic_file
+from quantnas_ext.json_values import json_values
 from quantnas_ext.search.choice_tree import ChoiceTree
 from quantnas_ext.search.search_plan import EpochRecord
 
@@ -31,9 +32,8 @@ class SearchHistory:
     def add(self, record: EpochRecord) -> None:
         """Take in the record of an epoch and write the file."""
         self.records.append(record)
-        temporary = self.path.with_name(self.path.name + ".part")
-        temporary.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
-        os.replace(temporary, self.path)
+        with atomic_file(self.path) as temporary:
+            temporary.write_text(json.dumps(json_values(self.to_dict()), indent=1, allow_nan=False), encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """``{"labels": {label: {"values", "parent"}}, "epochs": [record, ...]}``.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from quantnas_ext.arguments import real_number, shape, whole_number
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError, printable, shown
 from quantnas_ext.search.choice_tree import Context
 from quantnas_ext.search.cost import Cost
@@ -119,9 +119,8 @@ class LatencyTable(Cost):
     def save(self, path: str | Path) -> None:
         """Write the file (JSON); an earlier one of that name is replaced as a whole."""
         path = Path(path)
-        temporary = path.with_name(f"{path.name}.part")
-        temporary.write_text(json.dumps(_content(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(_content(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantnas_ext.errors import InputError, shown
+from quantnas_ext.paths import seen_from
 
 FORMAT = "quantnas-latency"
 VERSION = 1
@@ -32,7 +33,9 @@ def read_latency_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):  # a name that no file can have
         exists = False
     if not exists:
-        raise InputError(f"latency table '{path}' does not exist; make it with recipes/measure_latency.py")
+        raise InputError(
+            f"latency table '{path}' does not exist{seen_from(path)}; make it with recipes/measure_latency.py"
+        )
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise ValueError("too large")

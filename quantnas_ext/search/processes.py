@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 
 import torch
 from accelerate import PartialState
@@ -40,13 +39,3 @@ def _leave_at_exit() -> None:
 def _leave() -> None:
     if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
         torch.distributed.destroy_process_group()
-
-
-def set_threads(threads: int | None) -> None:
-    """Set the CPU threads of this process; ``accelerate launch`` leaves it with one.
-
-    Args:
-        threads: how many; None shares the machine's cores among the processes on it.
-    """
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // local))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.notices import notice
+from quantnas_ext.paths import seen_from
 from quantnas_ext.sr.decoding import begin_decoding
 from quantnas_ext.sr.degradation import check_scale
 from quantnas_ext.sr.images import image_headers, list_images
@@ -91,7 +92,9 @@ def dataset_pairs(
     """
     check_scale(scale)
     if not Path(folder).is_dir():
-        raise InputError(f"dataset folder '{folder}' does not exist; make it with recipes/prepare_data.py")
+        raise InputError(
+            f"dataset folder '{folder}' does not exist{seen_from(folder)}; make it with recipes/prepare_data.py"
+        )
     layout = (layout or DatasetLayout()).found_in(folder)
     high, low = layout.hr_folder(folder), layout.lr_folder(folder, scale)
     for needed, key in ((high, "data.hr_folder"), (low, "data.lr_folder")):

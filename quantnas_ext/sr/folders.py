@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
+import filecmp
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from quantnas_ext.atomic import atomic_folder
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
 from quantnas_ext.sr.degradation import check_scale, crop_to_multiple, downscale
@@ -80,11 +79,10 @@ def prepare_dataset_folder(
             raise InputError(f"'{other}' and '{inside}' in '{source}' share a name; rename one")
         by_stem[stem] = path
 
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    new_parents = [parent for parent in target.parents if not parent.exists()]
-    try:
+    with atomic_folder(target, same=_same_images) as temporary:
         high, low = hr_folder(temporary), lr_folder(temporary, scale)
-        _make_folders(target, high, low)
+        high.mkdir()
+        low.mkdir()
         for stem, path in tqdm(by_stem.items(), desc=f"preparing {target.name}", unit="image"):
             image = crop_to_multiple(read_image(path), scale)
             reduced = downscale(image, scale, path)
@@ -92,13 +90,6 @@ def prepare_dataset_folder(
                 write_png(high / f"{stem}{suffix}.png", image[top : top + height, left : left + width])
                 top, left, height, width = (value // scale for value in (top, left, height, width))
                 write_png(low / f"{stem}{suffix}.png", reduced[top : top + height, left : left + width])
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in new_parents:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
     return target
 
 
@@ -118,13 +109,10 @@ def check_dataset_folder(
     return len(dataset_pairs(folder, scale, patch, layout=layout, skip_small=skip_small))
 
 
-def _make_folders(target: Path, *folders: Path) -> None:
-    """Make the temporary folders of `target`, or say why `target` cannot be made."""
-    try:
-        for folder in folders:
-            folder.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"dataset folder '{target}' cannot be made ({error.strerror}); name another folder") from error
+def _same_images(folder: Path, other: Path) -> bool:
+    """Whether two dataset folders hold the same images, byte for byte."""
+    ours, theirs = ({path.relative_to(part) for path in part.rglob("*.png")} for part in (folder, other))
+    return ours == theirs and all(filecmp.cmp(folder / name, other / name, shallow=False) for name in ours)
 
 
 def _sub_images(

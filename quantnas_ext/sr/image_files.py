@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from quantnas_ext.errors import InputError, printable
+from quantnas_ext.paths import seen_from
 from quantnas_ext.sr.colour_profiles import profile_fits
 
 __all__ = [
@@ -103,7 +104,7 @@ def open_image(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     except InputError:
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise InputError(f"image '{path}' does not exist; name an image file") from error
+        raise InputError(f"image '{path}' does not exist{seen_from(path)}; name an image file") from error
     # Decoders meet damaged files with errors of every kind, and each new one brings its own.
     except Exception as error:
         raise InputError(

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
 from quantnas_ext.notices import notice
+from quantnas_ext.paths import seen_from
 from quantnas_ext.sr.colour_profiles import to_srgb
 from quantnas_ext.sr.image_files import (
     ImageHeader,
@@ -67,7 +69,7 @@ def list_images(folder: str | Path, *, nested: bool = False) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.exists():
-        raise InputError(f"image folder '{folder}' does not exist; name a folder that holds images")
+        raise InputError(f"image folder '{folder}' does not exist{seen_from(folder)}; name a folder that holds images")
     if not folder.is_dir():
         raise InputError(f"image folder '{folder}' is a file; name the folder that holds the images")
     images: list[Path] = []
@@ -173,13 +175,8 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
     The file appears complete or not at all.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=3)  # as small as 6, written twice as fast
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def image_to_tensor(image: np.ndarray) -> Tensor:

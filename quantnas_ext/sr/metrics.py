@@ -6,7 +6,6 @@ images; figures come from BasicSR's `calculate_psnr` and `calculate_ssim`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantnas_ext import compat
+from quantnas_ext.json_values import json_values
 from quantnas_ext.sr.degradation import upscale_bicubic
 from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.perceptual import Lpips
@@ -86,12 +86,8 @@ class FolderScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: `{"mean": {...}, "images": {name: {...}}}`; what is infinite becomes None."""
-        return {"mean": _finite(self.mean), "images": {name: _finite(row) for name, row in self.images.items()}}
-
-
-def _finite(row: dict[str, float]) -> dict[str, float | None]:
-    """Figures of one row with None for the infinite PSNR of equal images, which JSON has no number for."""
-    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+        figures: dict[str, Any] = json_values({"mean": self.mean, "images": self.images})
+        return figures
 
 
 def evaluate_folder(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantnas_ext import compat
+from quantnas_ext.atomic import save_tensors
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import (
     activation_quantizers,
@@ -30,7 +30,7 @@ from quantnas_ext.sr.weights import check_weights, load_weights
 compat.prepare_basicsr()
 from basicsr.models.sr_model import SRModel  # noqa: E402
 from basicsr.utils import get_root_logger  # noqa: E402
-from basicsr.utils.dist_util import get_dist_info, master_only  # noqa: E402
+from basicsr.utils.dist_util import get_dist_info  # noqa: E402
 from basicsr.utils.registry import MODEL_REGISTRY  # noqa: E402
 
 __all__ = ["QuantNASModel"]
@@ -132,29 +132,30 @@ class QuantNASModel(SRModel):
             self._validations.add(validation)
             super().validation(dataloader, current_iter, tb_logger, save_img)
 
-    @master_only
-    def save_network(self, net: Any, net_label: str, current_iter: int, param_key: str | list[str] = "params") -> None:
-        """Write networks as BasicSR does, with the identity of their weights beside them; the file appears whole.
+    @torch.no_grad()
+    def save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = "params") -> None:
+        """Save networks, whole or not at all, as `{net_label}_{current_iter}.pth` (-1: latest) in BasicSR's form.
 
-        BasicSR reads the entry of a name and passes over others, so that its own programs read such a file too.
+        The identity of their weights stands beside them: BasicSR reads the entry of a name and passes over others, so
+        that its own programs read such a file too. Left to itself, BasicSR goes on training where a file could not be
+        written, and leaves half of it.
+
+        Raises:
+            WriteError: The disk is full, or nothing can be written there.
         """
-        nets, keys = ([value] if not isinstance(value, list) else value for value in (net, param_key))
-        saved: dict[str, Any] = {}
-        for key, one in zip(keys, nets, strict=True):
-            saved[key] = {name: value.cpu() for name, value in self.get_bare_model(one).state_dict().items()}
+        if get_dist_info()[0] != 0:
+            return
+        networks, keys = (given if isinstance(given, list) else [given] for given in (net, param_key))
+        content: dict[str, Any] = {}
+        for key, network in zip(keys, networks, strict=True):
+            content[key] = {name: value.cpu() for name, value in self.get_bare_model(network).state_dict().items()}
         iteration = "latest" if current_iter == -1 else current_iter
         if self._identity is not None:
             total = self.opt["train"]["total_iter"]
             state, unquantized = trained_state(iteration, total, self._full_precision_iter)
             identity = self._identity.in_full_precision() if unquantized else self._identity
-            saved[IDENTITY_KEY] = dataclasses.replace(identity, state=state).to_text()
-        path = Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            torch.save(saved, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            content[IDENTITY_KEY] = dataclasses.replace(identity, state=state).to_text()
+        save_tensors(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -179,6 +180,19 @@ class QuantNASModel(SRModel):
         if current_iter == -1 and self._progress is not None:
             self._progress.close()
             self._progress = None
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Save optimizers and schedulers, whole or not at all, as `{current_iter}.state`; none at the end (-1).
+
+        Raises:
+            WriteError: As `save_network`.
+        """
+        if current_iter != -1 and get_dist_info()[0] == 0:
+            optimizers, schedulers = (
+                [part.state_dict() for part in parts] for parts in (self.optimizers, self.schedulers)
+            )
+            content = {"epoch": epoch, "iter": current_iter, "optimizers": optimizers, "schedulers": schedulers}
+            save_tensors(content, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
 
     def _enter_phase(self, current_iter: int) -> None:
         """Turn quantization on or off, as the iteration of this number has it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import os
 import random
@@ -15,10 +16,13 @@ import torch
 import yaml
 
 from quantnas_ext import compat
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.config import Config
 from quantnas_ext.errors import InputError
-from quantnas_ext.schema import read_yaml
+from quantnas_ext.paths import expanded, path_argument, seen_from
+from quantnas_ext.schema import read_yaml, read_yaml_file
 from quantnas_ext.sr.dataset_layout import DatasetLayout
+from quantnas_ext.sr.option_types import check_types, find_option, path_options
 
 compat.prepare_basicsr()
 from basicsr.utils import set_random_seed  # noqa: E402
@@ -28,19 +32,6 @@ __all__ = ["final_training_options", "parse_arguments", "read_options", "write_o
 
 _EPOCH_ITERATIONS = 1000
 """Iterations in what BasicSR counts as an epoch: at each one's end it restarts its data loader."""
-
-_NEEDED = (
-    "name",
-    "model_type",
-    "scale",
-    "num_gpu",
-    "datasets:train",
-    "network_g:type",
-    "path",
-    "train:total_iter",
-    "logger:print_freq",
-    "logger:save_checkpoint_freq",
-)
 
 
 def final_training_options(
@@ -124,11 +115,25 @@ def final_training_options(
 
 
 def write_options(options: dict[str, Any], path: str | Path) -> None:
-    """Write an options file; it appears complete or not at all."""
+    """Write an options file; it appears complete or not at all.
+
+    Paths below its folder are written relative to it, so that the folder can be moved. `written_in` says where it lay.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    temporary.replace(path)
+    folder = path.absolute().parent
+    options = {**copy.deepcopy(options), "written_in": str(folder)}
+    for section, key, _ in path_options(options):
+        if isinstance(section[key], list):
+            section[key] = [_inside(folder, item) for item in section[key]]
+        elif section[key] is not None:
+            section[key] = _inside(folder, section[key])
+    with atomic_file(path) as temporary:
+        temporary.write_text(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _inside(folder: Path, path: str) -> str:
+    """A path relative to a folder, where it lies below that."""
+    return os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else path
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -138,7 +143,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="BasicSR's training with the networks, datasets and model of quantnas_ext; all results go to the "
         "folder of the options file.",
     )
-    parser.add_argument("-opt", required=True, metavar="FILE", help="options file in YAML")
+    parser.add_argument("-opt", type=path_argument, required=True, metavar="FILE", help="options file in YAML")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes start")
     parser.add_argument("--auto_resume", action="store_true", help="go on from the latest state, if there is one")
     parser.add_argument("--debug", action="store_true", help="short intervals, nothing logged to TensorBoard")
@@ -161,25 +166,34 @@ def read_options(arguments: argparse.Namespace, root: str, is_train: bool = True
         is_train: Whether this is a training; kept for BasicSR's signature.
 
     Raises:
-        InputError: The file is missing, is not YAML or lacks an option, or an override is not possible.
+        InputError: The file is missing, is not YAML or lacks an option, an option is of another kind than it can be, or
+            an override is not possible.
     """
     path = Path(arguments.opt)
     if not path.is_file():
-        raise InputError(f"options file '{path}' does not exist; recipes/train.py writes one")
+        raise InputError(f"options file '{path}' does not exist{seen_from(path)}; recipes/train.py writes one")
     try:
-        options = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        options = read_yaml_file(path)
+    except InputError as error:
         raise InputError(f"options file '{path}' cannot be read: {error}") from error
     for override in arguments.force_yml:
         _override(options, override)
-    for key in _NEEDED:
-        if _find(options, key) is None:
-            raise InputError(f"options file '{path}' lacks '{key}'; compare it with one that recipes/train.py wrote")
+    try:
+        check_types(options)
+        written_in = options.get("written_in") if isinstance(options.get("written_in"), str) else None
+        for section, key, _ in path_options(options):
+            if isinstance(section[key], list):
+                section[key] = [_beside(item, path, written_in) for item in section[key]]
+            elif section[key] is not None:
+                section[key] = _beside(section[key], path, written_in)
+    except InputError as error:
+        raise InputError(f"options file '{path}' {error}") from error
     options["dist"] = arguments.launcher != "none"
     if options["dist"]:
         init_dist(arguments.launcher, **(options.get("dist_params", {}) if arguments.launcher == "slurm" else {}))
     options["rank"], options["world_size"] = get_dist_info()
-    options.setdefault("manual_seed", random.randint(1, 10000))
+    if options.get("manual_seed") is None:
+        options["manual_seed"] = random.randint(1, 10000)
     set_random_seed(options["manual_seed"] + options["rank"])
     options.update(auto_resume=arguments.auto_resume, is_train=is_train)
     if options["num_gpu"] == "auto":
@@ -187,8 +201,6 @@ def read_options(arguments: argparse.Namespace, root: str, is_train: bool = True
         options["num_gpu"] = torch.cuda.device_count() if options["dist"] else min(torch.cuda.device_count(), 1)
     for phase, dataset in options["datasets"].items():
         dataset.update(phase=phase.split("_")[0], scale=options["scale"])
-        _expand_user(dataset, "dataroot_gt", "dataroot_lq")
-    _expand_user(options["path"], "resume_state", *(f"pretrain_{key}" for key in options if key.startswith("network_")))
     if arguments.debug:
         options["name"] = f"debug_{options['name']}"
         options["logger"].update(print_freq=1, save_checkpoint_freq=8)
@@ -202,25 +214,27 @@ def read_options(arguments: argparse.Namespace, root: str, is_train: bool = True
     return options
 
 
-def _find(options: Any, key: str) -> Any:
-    """The option with a path such as `train:total_iter`, or None."""
-    for name in key.split(":"):
-        options = options.get(name) if isinstance(options, dict) else None
-    return options
+def _beside(path: str, options: Path, written_in: str | None) -> str:
+    """The file or folder that a path in an options file means; the path itself where there is none.
 
-
-def _expand_user(section: dict[str, Any], *keys: str) -> None:
-    """Replace `~` in paths, where they are given."""
-    for key in keys:
-        if section.get(key) is not None:
-            section[key] = os.path.expanduser(section[key])
+    A relative path begins at the options file (what lies in the run folder moves with it), else, as BasicSR has it, at
+    the working directory, else where the file was written. An absolute path to something that has moved together with
+    the options file is found again by where they lay to each other.
+    """
+    path = expanded(path)
+    folder = options.absolute().parent
+    places = [Path(path)] if os.path.isabs(path) else [folder / path, Path(path).absolute()]
+    if written_in is not None:
+        apart = os.path.relpath(path, written_in) if os.path.isabs(path) else path
+        places.append(folder / apart if os.path.isabs(path) else Path(written_in, path))
+    return next((os.path.normpath(place) for place in places if os.path.exists(place)), path)
 
 
 def _override(options: dict[str, Any], text: str) -> None:
     """Apply one `--force_yml KEY:SUB=VALUE`, in place. Sections must exist, the last key may be new."""
     key, equals, value = (part.strip() for part in text.partition("="))
     *sections, name = key.split(":")
-    section = _find(options, ":".join(sections)) if sections else options
+    section = find_option(options, ":".join(sections)) if sections else options
     if not equals or not name or not isinstance(section, dict):
         raise InputError(f"'--force_yml {text}' is not possible; write KEY:SUB=VALUE, KEY a section of the options")
     section[name] = _value(value)

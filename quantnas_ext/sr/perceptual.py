@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import sys
 import time
 import urllib.request
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.sr.images import image_to_tensor
 
 __all__ = ["Lpips", "backbone_file", "load_lpips"]
@@ -87,23 +88,29 @@ def _download(address: str, file: Path, seconds: float) -> None:
     """Fetch a file that carries the start of its SHA-256 in its name; it appears complete and checked or not at all.
 
     Raises:
-        OSError: It cannot be reached, is not what its name says, or time ran out.
+        RuntimeError: It cannot be reached, is not what its name says, or time ran out.
+        WriteError: It cannot be kept.
     """
     print(f"LPIPS: fetching {address} (at most {seconds:.0f} s)", file=sys.stderr)
     end = time.monotonic() + seconds
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     digest = hashlib.sha256()
-    try:
-        with urllib.request.urlopen(address, timeout=5) as source, temporary.open("wb") as target:
-            while block := source.read(1 << 18):
+    with atomic_file(file, parents=True) as temporary:
+        with temporary.open("wb") as target:
+            for block in _blocks(address):
                 target.write(block)
                 digest.update(block)
                 if time.monotonic() > end:
-                    raise OSError(f"the download took more than {seconds:.0f} s")
+                    raise RuntimeError(f"the download took more than {seconds:.0f} s")
         expected = re.search(r"-([0-9a-f]{8,})\.", file.name)
         if expected is None or not digest.hexdigest().startswith(expected[1]):
-            raise OSError("what was downloaded is damaged")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+            raise RuntimeError("what was downloaded is damaged")
+
+
+def _blocks(address: str) -> Iterator[bytes]:
+    """What is found at an address, piece by piece; what the network does wrong is told from what a disk does."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as source:
+            while block := source.read(1 << 18):
+                yield block
+    except OSError as error:
+        raise RuntimeError(str(error)) from error

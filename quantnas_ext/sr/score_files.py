@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quantnas_ext.atomic import WriteError, atomic_file, check_writable
 from quantnas_ext.errors import InputError
+from quantnas_ext.json_values import json_values
+from quantnas_ext.paths import seen_from
+from quantnas_ext.reporting.table import number_text
 from quantnas_ext.sr.metrics import FolderScores
 
 __all__ = ["check_new_file", "scores_table", "write_json"]
@@ -27,7 +29,7 @@ def scores_table(scores: Mapping[str, Mapping[str, FolderScores]]) -> str:
     figures = [name for name in _HEADINGS if all(name in mean for *_, mean in rows)]
     lines = [["data", "method", *(_HEADINGS[name][0] for name in figures)]]
     for data, method, mean in rows:
-        lines.append([data, method, *(format(mean[name], _HEADINGS[name][1]) for name in figures)])
+        lines.append([data, method, *(number_text(mean[name], _HEADINGS[name][1]) for name in figures)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     sides = ["<", "<", *">" * len(figures)]
     return "\n".join(
@@ -48,17 +50,16 @@ def check_new_file(path: str | Path) -> None:
             raise InputError(f"'{path}' already exists; name another file or delete this one first")
         if not path.parent.is_dir():
             folder = path.parent
-            raise InputError(f"'{path}' cannot be written: folder '{folder}' does not exist; make it or name another")
-        # Only trying tells: permissions say nothing of read-only file systems.
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be written ({error.strerror}); name a file in another folder") from error
+            where = seen_from(folder)
+            raise InputError(
+                f"'{path}' cannot be written: folder '{folder}' does not exist{where}; make it or name another"
+            )
+        check_writable(path.parent)
+    except (OSError, WriteError) as error:
+        raise WriteError(path, error) from error
 
 
 def write_json(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write plain data as JSON; the file appears complete or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write plain data as JSON, infinite numbers as null; the file appears complete or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(json_values(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,29 @@ import torch
 from tqdm import tqdm
 
 from quantnas_ext import compat
-from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.sr import arch, basicsr_datasets, model
-from quantnas_ext.sr.decoding import finish_decoding
+from quantnas_ext.errors import InputError
+from quantnas_ext.run_lock import run_lock
+from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.options import parse_arguments, read_options
+from quantnas_ext.sr.rehearsal import rehearse
 from quantnas_ext.sr.training_order import ordered_by_seed
 from quantnas_ext.sr.weight_files import read_weight_file
-from quantnas_ext.sr.weights import check_weights, save_weights
+from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.threads import choose_threads
 
 compat.prepare_basicsr()
 import basicsr.train as basicsr_train  # noqa: E402
 from basicsr.utils import logger as basicsr_logger  # noqa: E402
 from basicsr.utils.dist_util import get_dist_info  # noqa: E402
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY  # noqa: E402
 
 __all__ = ["WEIGHTS_NAME", "train"]
 
 WEIGHTS_NAME = "network.safetensors"
 """The trained weights in a run folder."""
 
-_REGISTERED = (arch.QuantNASNetwork, basicsr_datasets.PairedFoldersDataset, model.QuantNASModel)
-"""Importing their modules entered them in BasicSR's registries."""
-
 
 def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
-    """Train as an options file says, from the start or (`--auto_resume`) from the latest state.
+    """Train as an options file says, from the start or (`--auto_resume`) from the latest state that is whole.
 
     Beside the options file appear `experiments/` (checkpoints, training states), `tb_logger/`, `train.log` and, at the
     end, the trained weights.
@@ -52,13 +50,19 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
         The path of the trained weights.
 
     Raises:
-        InputError: Something in the options file is wrong; nothing has been written then.
+        InputError: Something in the options file is wrong, or the folder holds a training already and nothing says to
+            go on with it; nothing has been written or moved then.
     """
     arguments = parse_arguments(argv)
     root = Path(arguments.opt).resolve().parent
     weights = root / WEIGHTS_NAME
     torch.set_flush_denormal(True)  # denormal gradients slow a CPU down several times
-    with _logging(root / "train.log", quiet), _parsing(arguments) as parsed, warnings.catch_warnings():
+    with (
+        contextlib.ExitStack() as held,
+        _logging(root / "train.log", quiet),
+        _parsing(arguments, held) as parsed,
+        warnings.catch_warnings(),
+    ):
         # A resumed training moves the schedule to its iteration before the optimizer's first step here, as it should.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
         with ordered_by_seed(parsed):
@@ -70,13 +74,23 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
 
 
 @contextlib.contextmanager
-def _parsing(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Let the pipeline read its options from `arguments`, checked; yields a dict that the options are copied to."""
+def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Iterator[dict[str, Any]]:
+    """Let the pipeline read its options from `arguments`, checked; yields a dict that the options are copied to.
+
+    After the checks the first process locks the folder; `held` gives it back.
+    """
     parsed: dict[str, Any] = {}
 
     def parse_options(root: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         options = read_options(arguments, root, is_train)
-        _check(options)
+        rehearse(options)
+        start = options, Path(root, WEIGHTS_NAME), f"python -m quantnas_ext.sr.train -opt {arguments.opt}"
+        _check_start(*start)
+        if options["rank"] == 0:
+            held.enter_context(run_lock(root))
+            _check_start(*start)  # again, as another process may have trained since
+        if not options["dist"]:
+            choose_threads(Path(root), _trial_step(options))
         parsed.update(options)
         return options, arguments
 
@@ -88,37 +102,49 @@ def _parsing(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         basicsr_train.parse_options = original
 
 
-def _check(options: dict[str, Any]) -> None:
-    """Build network and datasets once before the pipeline makes its folders.
+def _trial_step(options: dict[str, Any]) -> Callable[[], None] | None:
+    """Forward and backward pass of a network like the one to be trained; None for networks that are not ours.
+
+    Random numbers stay as they are.
+    """
+    network_options = dict(options["network_g"])
+    if network_options.pop("type") != QuantNASNetwork.__name__:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        network = QuantNASNetwork(**network_options).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        train = options["datasets"]["train"]
+        side = max(1, train.get("gt_size", 64) // options["scale"])
+        inputs = torch.rand(train.get("batch_size_per_gpu", 1), 3, side, side).to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        network(inputs).square().mean().backward()
+        network.zero_grad()
+
+    return step
+
+
+def _check_start(options: dict[str, Any], weights: Path, command: str) -> None:
+    """Refuse to begin anew where a training has left its results.
+
+    Args:
+        options: Of the training that is to begin.
+        weights: Where the trained weights of the folder are.
+        command: How to start it, for the sentence.
 
     Raises:
-        InputError: A registered name is unknown, a file is missing, or quantization would never be turned on.
+        InputError: There are trained weights or training states, and nothing says to go on from them.
     """
-    network = dict(options["network_g"])
-    for kind, name, registry in (
-        ("model_type", options["model_type"], MODEL_REGISTRY),
-        ("network type", network["type"], ARCH_REGISTRY),
-        *(("dataset type", dataset.get("type"), DATASET_REGISTRY) for dataset in options["datasets"].values()),
-    ):
-        if name not in registry:
-            raise unknown_name(kind, name, registry.keys())
-    if network.pop("type") == arch.QuantNASNetwork.__name__:
-        arch.QuantNASNetwork(**network)
-        start = options["path"].get("pretrain_network_g")
-        if start is not None and (architecture := arch.architecture_of(options["network_g"])) is not None:
-            check_weights(start, architecture)
-    for dataset in options["datasets"].values():
-        if dataset["type"] in (
-            basicsr_datasets.PairedFoldersDataset.__name__,
-            basicsr_datasets.WholeImagesDataset.__name__,
-        ):
-            DATASET_REGISTRY.get(dataset["type"])(dataset)
-    finish_decoding()
-    full_precision, total = options["train"].get("full_precision_iter", 0), options["train"]["total_iter"]
-    if full_precision >= total:
+    states = list(Path(options["path"]["training_states"]).glob("*.state"))
+    if options["path"].get("resume_state") or (options["auto_resume"] and (states or not weights.exists())):
+        return
+    folder, anew = weights.parent, "to train anew, move or delete what it left, or use another folder"
+    if weights.exists():
+        more = f"to go on from its last state, add --auto_resume ({command} --auto_resume)" if states else anew
+        raise InputError(f"'{folder}' holds a finished network ({weights.name}), which is kept; {more}")
+    if states:
         raise InputError(
-            f"{full_precision} full-precision iterations leave none of {total} for quantization; "
-            "take fewer, or train in precision 32"
+            f"'{folder}' holds an unfinished training ({len(states)} states); to go on, add --auto_resume "
+            f"({command} --auto_resume); {anew}"
         )
 
 
@@ -129,6 +155,14 @@ class _BarHandler(logging.Handler):
         tqdm.write(self.format(record))
 
 
+class _LogFile(logging.FileHandler):
+    """A log file whose full disk ends the training, where `logging` would print a traceback for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Let out what writing a line has raised; called while that is handled."""
+        raise
+
+
 @contextlib.contextmanager
 def _logging(file: Path, quiet: bool) -> Iterator[None]:
     """Send BasicSR's log to one file, which a resumed training goes on with, and to the console.
@@ -136,7 +170,7 @@ def _logging(file: Path, quiet: bool) -> Iterator[None]:
     BasicSR itself sets its logger up once a process, so that a second training would write to the first one's file.
     """
     logger = logging.getLogger("basicsr")
-    file_handler, console = logging.FileHandler(file, encoding="utf-8", delay=True), _BarHandler()
+    file_handler, console = _LogFile(file, encoding="utf-8", delay=True), _BarHandler()
     console.addFilter(functools.partial(_worth_showing, quiet))
     before = (logger.handlers[:], logger.propagate, dict(basicsr_logger.initialized_logger))
     level = logger.level

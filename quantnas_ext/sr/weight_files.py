@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
+from quantnas_ext.paths import seen_from
 from quantnas_ext.quantization import without_observation
 from quantnas_ext.schema import read_yaml
 from quantnas_ext.sr.weight_identity import WeightIdentity
@@ -61,12 +62,8 @@ def save_weights(weights: Mapping[str, Tensor], path: str | Path, identity: Weig
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in without_observation(weights).items()}
     # One entry: safetensors writes several in an order of chance.
     metadata = None if identity is None else {IDENTITY_KEY: identity.to_text()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -97,7 +94,9 @@ def read_weight_file(path: str | Path) -> WeightFile:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"weights '{path}' cannot be read ({reason}); name another file") from error
     if not exists:
-        raise InputError(f"weights '{path}' do not exist; name a .safetensors or net_g_*.pth file of the network")
+        raise InputError(
+            f"weights '{path}' do not exist{seen_from(path)}; name a .safetensors or net_g_*.pth file of the network"
+        )
     if start == _ZIP:
         weights, text = _read_pickle(path)
     else:

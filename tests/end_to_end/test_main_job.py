@@ -38,7 +38,14 @@ CONFIG = {
         },
     },
     "data": {"patch": 12, "batch_size": 2},
-    "search": {"epochs": 2, "steps_per_epoch": 3, "architecture_learning_rate": 0.3, "entropy": 0.1, "top_k": 2},
+    "search": {
+        "epochs": 2,
+        "steps_per_epoch": 3,
+        "architecture_learning_rate": 0.3,
+        "entropy": 0.1,
+        "top_k": 2,
+        "threads": 1,
+    },
     "train": {
         "iterations": 4,
         "full_precision_iterations": 2,

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -19,10 +20,10 @@ def test_a_picture_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     def breaks_off(self, name, **_):
         with open(name, "wb") as file:
             file.write(b"half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", breaks_off)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="No space left on device.*make room"):
         save_figure(Figure(), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["picture.png"]

@@ -63,7 +63,7 @@ def test_failed_preparation_leaves_nothing_behind(hr_folder: Path, tmp_path: Pat
         ({"step": 32}, "without a crop"),
         ({"source": "absent"}, "absent' does not exist"),
         ({"target": "."}, "already exists"),
-        ({"target": "file/data"}, "cannot be made"),
+        ({"target": "file/data"}, "cannot be written"),
     ],
 )
 def test_impossible_preparations_are_refused(

@@ -67,7 +67,9 @@ def test_a_run_folder_holds_everything(run: Path, architecture: Architecture, hr
         "config.yaml",
         "network.safetensors",
         "options.yml",
+        "threads.json",
         "train.log",
+        ".lock",
     }
     assert load_config(run / "config.yaml").train.full_precision_iterations == 4
     assert Architecture.load(run / "architecture.yaml").choices == architecture.choices
