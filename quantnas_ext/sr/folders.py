@@ -15,6 +15,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
 from quantnas_ext.sr.degradation import check_scale, crop_to_multiple, downscale
 from quantnas_ext.sr.images import image_headers, list_images, read_image, write_png
+from quantnas_ext.sr.origins import Box, Origin, photograph_digest, write_origins
 
 __all__ = ["check_dataset_folder", "hr_folder", "lr_folder", "prepare_dataset_folder"]
 
@@ -42,7 +43,8 @@ def prepare_dataset_folder(
 
     Each image is cropped to a multiple of the scale and reduced (`degradation.downscale`). With `crop`, both are then
     cut into overlapping sub-images, which makes reading them during training fast; they are cut after the reduction,
-    so that a sub-image has no borders of its own. Images smaller than `crop` stay whole in that direction.
+    so that a sub-image has no borders of its own. Images smaller than `crop` stay whole in that direction. Beside them
+    `origins.json` says which photograph, and which part of it, every image is.
 
     Args:
         source: Folder of images of any size and format.
@@ -80,18 +82,22 @@ def prepare_dataset_folder(
             raise InputError(f"'{other}' and '{inside}' in '{source}' share a name; rename one")
         by_stem[stem] = path
 
+    origins: dict[str, Origin] = {}
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     new_parents = [parent for parent in target.parents if not parent.exists()]
     try:
         high, low = hr_folder(temporary), lr_folder(temporary, scale)
         _make_folders(target, high, low)
         for stem, path in tqdm(by_stem.items(), desc=f"preparing {target.name}", unit="image"):
-            image = crop_to_multiple(read_image(path), scale)
+            photograph = read_image(path)
+            name, digest = path.relative_to(source).as_posix(), photograph_digest(photograph)
+            image = crop_to_multiple(photograph, scale)
             reduced = downscale(image, scale, path)
-            for suffix, (top, left, height, width) in _sub_images(image, scale, crop, step):
-                write_png(high / f"{stem}{suffix}.png", image[top : top + height, left : left + width])
-                top, left, height, width = (value // scale for value in (top, left, height, width))
-                write_png(low / f"{stem}{suffix}.png", reduced[top : top + height, left : left + width])
+            for suffix, box in _sub_images(image, scale, crop, step):
+                write_png(high / f"{stem}{suffix}.png", box.of(image))
+                write_png(low / f"{stem}{suffix}.png", Box(*(value // scale for value in box)).of(reduced))
+                origins[f"{stem}{suffix}"] = Origin(digest, name, box)
+        write_origins(temporary, origins)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -127,16 +133,14 @@ def _make_folders(target: Path, *folders: Path) -> None:
         raise InputError(f"dataset folder '{target}' cannot be made ({error.strerror}); name another folder") from error
 
 
-def _sub_images(
-    image: np.ndarray, scale: int, crop: int | None, step: int | None
-) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """Name suffixes and boxes (top, left, height, width) of the sub-images; the last ones end at the image's border."""
+def _sub_images(image: np.ndarray, scale: int, crop: int | None, step: int | None) -> Iterator[tuple[str, Box]]:
+    """Name suffixes and boxes of the sub-images; the last ones end at the image's border."""
     height, width = image.shape[:2]
     if crop is None or step is None:
-        yield "", (0, 0, height, width)
+        yield "", Box(0, 0, height, width)
         return
     tall, wide = min(crop, height), min(crop, width)
     tops = sorted({*range(0, height - tall, step), height - tall})
     lefts = sorted({*range(0, width - wide, step), width - wide})
     for number, (top, left) in enumerate(((top, left) for top in tops for left in lefts), start=1):
-        yield f"_s{number:03d}", (top, left, tall, wide)
+        yield f"_s{number:03d}", Box(top, left, tall, wide)

@@ -19,6 +19,7 @@ from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.sr import arch, basicsr_datasets, model
 from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.options import parse_arguments, read_options
+from quantnas_ext.sr.seen_images import note_seen_images
 from quantnas_ext.sr.weights import save_weights
 
 compat.prepare_basicsr()
@@ -74,6 +75,7 @@ def _parsing(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     def parse_options(root: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         options = read_options(arguments, root, is_train)
         _check(options)
+        note_seen_images(options)
         parsed.update(options)
         return options, arguments
 
