@@ -30,7 +30,7 @@ from quantnas_ext.search.merged_blocks import MixedSharedInput
 from quantnas_ext.search.phases import frozen
 from quantnas_ext.search.search_quantization import SearchQuantization
 from quantnas_ext.spaces import SRRFDNSpace
-from quantnas_ext.sr.patches import PatchDataset
+from quantnas_ext.sr.patches import PatchDataset, split_dataset
 from quantnas_ext.sr.photographs import with_photographs
 from quantnas_ext.sr.score_files import check_new_file, write_json
 
@@ -65,7 +65,9 @@ class Fidelity:
             nn.init.normal_(logits)
         photographs = with_photographs(DataConfig(photographs="data/photographs"), scale=2)
         crops = PatchDataset(photographs.train, scale=2, patch=24, seed=0)
-        self.batches = [self._batch(crops, index) for index in range(8)]
+        for_weights, for_logits = split_dataset(crops, 0.5, seed=0)
+        self.batches = [self._batch(for_weights, index) for index in range(8)]
+        self.other_batch = self._batch(for_logits, 0)
 
     @staticmethod
     def _batch(crops: PatchDataset, index: int) -> tuple[Tensor, Tensor]:
@@ -77,7 +79,7 @@ class Fidelity:
         return nn.functional.l1_loss(self.space(batch[0]), batch[1])
 
     def train(self, steps: int) -> None:
-        """Let the weights learn, as in a warm-up."""
+        """Let the weights learn, as in a warm-up, on photographs that the logits are not measured on."""
         optimizer = torch.optim.Adam(self.space.parameters(), 1e-3)
         for step in tqdm(range(steps), desc="training", unit="step"):
             self.strategy.context.bank.begin(0, 0, step, 1)
@@ -117,7 +119,7 @@ class Fidelity:
             self.strategy.context.bank.begin(seed, 0, step, 0)
             self.strategy.distribution.draw()
             with frozen(self.weights):  # as in a search
-                found = torch.autograd.grad(self.loss(self.batches[0]), logits)
+                found = torch.autograd.grad(self.loss(self.other_batch), logits)
             for mean, gradient in zip(gradients, found, strict=True):
                 mean += gradient
             output = outputs.pop()

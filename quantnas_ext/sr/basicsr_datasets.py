@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import ConcatDataset, Dataset
@@ -30,6 +31,9 @@ class PairedFoldersDataset(ConcatDataset[dict[str, Any]]):
         `gt_size`: Side of the HR crop in pixels, a multiple of the scale.
         `scale`: Factor between HR and LR (BasicSR fills it in).
 
+    Attributes:
+        images: The high-resolution images of every folder.
+
     Raises:
         InputError: A folder is not a dataset folder for this scale and crop.
     """
@@ -44,6 +48,7 @@ class PairedFoldersDataset(ConcatDataset[dict[str, Any]]):
             for folder in opt["folders"]
         ]
         super().__init__([PairedImages(paths, opt["scale"], patch) for paths in found])
+        self.images = [[pair.hr for pair in paths] for paths in found]
 
 
 @DATASET_REGISTRY.register()
@@ -62,6 +67,11 @@ class WholeImagesDataset(Dataset[dict[str, Any]]):
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
         self._pairs = EvaluationPairs(opt["folder"], opt["scale"], nested=bool(opt.get("nested", False)))
+
+    @property
+    def images(self) -> list[Path]:
+        """The high-resolution images."""
+        return self._pairs.images
 
     def __len__(self) -> int:
         return len(self._pairs)

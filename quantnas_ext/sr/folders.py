@@ -14,6 +14,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
 from quantnas_ext.sr.degradation import check_scale, crop_to_multiple, downscale
 from quantnas_ext.sr.images import image_headers, list_images, read_image, write_png
+from quantnas_ext.sr.origins import Box, Origin, photograph_digest, write_origins
 
 __all__ = ["check_dataset_folder", "hr_folder", "lr_folder", "prepare_dataset_folder"]
 
@@ -41,7 +42,8 @@ def prepare_dataset_folder(
 
     Each image is cropped to a multiple of the scale and reduced (`degradation.downscale`). With `crop`, both are then
     cut into overlapping sub-images, which makes reading them during training fast; they are cut after the reduction,
-    so that a sub-image has no borders of its own. Images smaller than `crop` stay whole in that direction.
+    so that a sub-image has no borders of its own. Images smaller than `crop` stay whole in that direction. Beside them
+    `origins.json` says which photograph, and which part of it, every image is.
 
     Args:
         source: Folder of images of any size and format.
@@ -79,17 +81,21 @@ def prepare_dataset_folder(
             raise InputError(f"'{other}' and '{inside}' in '{source}' share a name; rename one")
         by_stem[stem] = path
 
+    origins: dict[str, Origin] = {}
     with atomic_folder(target, same=_same_images) as temporary:
         high, low = hr_folder(temporary), lr_folder(temporary, scale)
         high.mkdir()
         low.mkdir()
         for stem, path in tqdm(by_stem.items(), desc=f"preparing {target.name}", unit="image"):
-            image = crop_to_multiple(read_image(path), scale)
+            photograph = read_image(path)
+            name, digest = path.relative_to(source).as_posix(), photograph_digest(photograph)
+            image = crop_to_multiple(photograph, scale)
             reduced = downscale(image, scale, path)
-            for suffix, (top, left, height, width) in _sub_images(image, scale, crop, step):
-                write_png(high / f"{stem}{suffix}.png", image[top : top + height, left : left + width])
-                top, left, height, width = (value // scale for value in (top, left, height, width))
-                write_png(low / f"{stem}{suffix}.png", reduced[top : top + height, left : left + width])
+            for suffix, box in _sub_images(image, scale, crop, step):
+                write_png(high / f"{stem}{suffix}.png", box.of(image))
+                write_png(low / f"{stem}{suffix}.png", Box(*(value // scale for value in box)).of(reduced))
+                origins[f"{stem}{suffix}"] = Origin(digest, name, box)
+        write_origins(temporary, origins)
     return target
 
 
@@ -115,16 +121,14 @@ def _same_images(folder: Path, other: Path) -> bool:
     return ours == theirs and all(filecmp.cmp(folder / name, other / name, shallow=False) for name in ours)
 
 
-def _sub_images(
-    image: np.ndarray, scale: int, crop: int | None, step: int | None
-) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """Name suffixes and boxes (top, left, height, width) of the sub-images; the last ones end at the image's border."""
+def _sub_images(image: np.ndarray, scale: int, crop: int | None, step: int | None) -> Iterator[tuple[str, Box]]:
+    """Name suffixes and boxes of the sub-images; the last ones end at the image's border."""
     height, width = image.shape[:2]
     if crop is None or step is None:
-        yield "", (0, 0, height, width)
+        yield "", Box(0, 0, height, width)
         return
     tall, wide = min(crop, height), min(crop, width)
     tops = sorted({*range(0, height - tall, step), height - tall})
     lefts = sorted({*range(0, width - wide, step), width - wide})
     for number, (top, left) in enumerate(((top, left) for top in tops for left in lefts), start=1):
-        yield f"_s{number:03d}", (top, left, tall, wide)
+        yield f"_s{number:03d}", Box(top, left, tall, wide)

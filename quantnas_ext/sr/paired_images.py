@@ -11,6 +11,7 @@ from quantnas_ext import compat
 from quantnas_ext.sr.dataset_layout import ImagePaths
 from quantnas_ext.sr.decoding import finish_decoding
 from quantnas_ext.sr.images import image_to_tensor, read_image
+from quantnas_ext.sr.origins import Box
 
 compat.prepare_basicsr()
 from basicsr.data.transforms import augment, paired_random_crop  # noqa: E402
@@ -43,9 +44,20 @@ class PairedImages(Dataset[dict[str, Any]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.sample(index)
+
+    def sample(self, index: int, region: Box | None = None) -> dict[str, Any]:
+        """Item `index`, cropped from a region of the image.
+
+        Args:
+            index: Which pair.
+            region: In low-resolution pixels, at least as large as the patch; None for the whole image.
+        """
         finish_decoding()
         paths = self.paths[index]
         high, low = read_image(paths["gt_path"]), read_image(paths["lq_path"])
+        if region is not None:
+            high, low = region.times(self._scale).of(high), region.of(low)
         high, low = paired_random_crop(high, low, self._patch * self._scale, self._scale, paths["gt_path"])
         high, low = augment([high, low])
         lr, hr = (image_to_tensor(image).squeeze(0) for image in (low, high))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import copy
-import math
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
+from quantnas_ext.sr.halves import Regions, split_photographs
+from quantnas_ext.sr.mosaics import Photograph, find_photographs
 from quantnas_ext.sr.paired_images import PairedImages
 
 __all__ = ["PatchDataset", "keyed_random", "split_dataset"]
@@ -55,6 +58,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
 
     Attributes:
         images: Indices of the image pairs in use, all folders counted through.
+        regions: By these indices, the part of an image that patches are cropped from, in low-resolution pixels; None
+            for all of it.
 
     Raises:
         InputError: No folder is given, or one is not a dataset folder for this scale and patch.
@@ -75,10 +80,16 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         if patch < 1:
             raise InputError(f"a patch of {patch} pixels is not possible; give a positive number")
         found = [dataset_pairs(folder, scale, patch, layout=layout, skip_small=skip_small) for folder in folders]
+        self.scale = scale
+        self.patch = patch
         self._seed = seed
-        pairs = [PairedImages(paths, scale, patch) for paths in found]
-        self._pairs: ConcatDataset[dict[str, Tensor]] = ConcatDataset(pairs)
+        self._folders = list(folders)
+        self._pairs: ConcatDataset[dict[str, Any]] = ConcatDataset(
+            [PairedImages(paths, scale, patch) for paths in found]
+        )
+        self._paths = [[pair.hr for pair in paths] for paths in found]
         self.images = list(range(len(self._pairs)))
+        self.regions: Regions = dict.fromkeys(self.images)
         # In shared memory: workers that outlive an epoch see the new one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -86,10 +97,15 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         """Draw the patches of this epoch from now on, in worker processes too."""
         self._epoch.fill_(epoch)
 
-    def part(self, images: Sequence[int]) -> PatchDataset:
-        """A dataset of some of the image pairs (indices as in `images`), with an epoch of its own."""
+    def part(self, images: Sequence[int] | Regions) -> PatchDataset:
+        """A dataset of some of the image pairs (indices as in `images`), with an epoch of its own.
+
+        Args:
+            images: Which; as a mapping, with the region of each (as in `regions`) instead of that it has here.
+        """
         part = copy.copy(self)
         part.images = list(images)
+        part.regions = dict(images) if isinstance(images, dict) else {index: self.regions[index] for index in images}
         part._epoch = self._epoch.clone().share_memory_()
         return part
 
@@ -111,16 +127,27 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = self.images[index]
+        folder = bisect.bisect_right(self._pairs.cumulative_sizes, image)
+        pairs = self._pairs.datasets[folder]
+        assert isinstance(pairs, PairedImages)
         with keyed_random(self._seed, int(self._epoch), image):
-            pair = self._pairs[image]
+            pair = pairs.sample(image - (self._pairs.cumulative_sizes[folder] - len(pairs)), self.regions[image])
         return pair["lq"], pair["gt"]
+
+    def photographs(self) -> list[Photograph]:
+        """What the images show, as far as that can be told (`find_photographs`); indices as in `images`."""
+        return find_photographs(self._folders, self._paths)
 
 
 def split_dataset(dataset: PatchDataset, share: float, seed: int = 0) -> tuple[PatchDataset, PatchDataset]:
-    """Split a dataset into a training and a validation part of disjoint images.
+    """Split a dataset into a training and a validation part that have no pixel in common.
+
+    Photographs stay whole, with all sub-images that were cut from them, where there are enough; otherwise they are cut
+    in two regions with a gap between (`halves`). Which images are of one photograph is told by what preparation
+    recorded, by names such as `0001_s002`, and by equal pixels (`mosaics`).
 
     Args:
-        dataset: Dataset of at least two image pairs.
+        dataset: What is to be split.
         share: Share of the validation part, strictly between 0 and 1; either part gets at least one image.
         seed: The same seed gives the same split.
 
@@ -128,13 +155,9 @@ def split_dataset(dataset: PatchDataset, share: float, seed: int = 0) -> tuple[P
         The training part and the validation part; both need `set_epoch`.
 
     Raises:
-        InputError: The share is out of range or there is only one image.
+        InputError: The share is out of range, or there is one photograph that cannot be cut in two.
     """
     if not 0 < share < 1:
         raise InputError(f"a validation share of {share} is not possible; give a number between 0 and 1")
-    if len(dataset) < 2:
-        raise InputError("one image cannot be split into a training and a validation part; give at least two images")
-    order = list(dataset.images)
-    random.Random(seed).shuffle(order)
-    validation = min(max(1, math.floor(share * len(order) + 0.5)), len(order) - 1)
-    return dataset.part(sorted(order[validation:])), dataset.part(sorted(order[:validation]))
+    first, second = split_photographs(dataset.photographs(), dataset.regions, share, seed, dataset.scale, dataset.patch)
+    return dataset.part(first), dataset.part(second)

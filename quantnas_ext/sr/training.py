@@ -20,6 +20,7 @@ from quantnas_ext.run_lock import run_lock
 from quantnas_ext.sr.arch import QuantNASNetwork
 from quantnas_ext.sr.options import parse_arguments, read_options
 from quantnas_ext.sr.rehearsal import rehearse
+from quantnas_ext.sr.seen_images import note_seen_images
 from quantnas_ext.sr.training_order import ordered_by_seed
 from quantnas_ext.sr.weight_files import read_weight_file
 from quantnas_ext.sr.weights import save_weights
@@ -84,6 +85,7 @@ def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Itera
     def parse_options(root: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         options = read_options(arguments, root, is_train)
         rehearse(options)
+        note_seen_images(options)
         start = options, Path(root, WEIGHTS_NAME), f"python -m quantnas_ext.sr.train -opt {arguments.opt}"
         _check_start(*start)
         if options["rank"] == 0:

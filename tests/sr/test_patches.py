@@ -76,10 +76,11 @@ def test_flips_rotations_and_places_all_occur(hr_folder: Path, tmp_path: Path) -
 def test_a_split_is_disjoint_complete_and_reproducible(patches: PatchDataset) -> None:
     train, validation = split_dataset(patches, 0.25, seed=7)
     assert sorted(train.images + validation.images) == patches.images
-    assert len(validation) == round(0.25 * len(patches))
+    # One of three photographs.
+    assert len(validation) / len(patches) == pytest.approx(0.25, abs=0.1)
     again = split_dataset(patches, 0.25, seed=7)
     assert (again[0].images, again[1].images) == (train.images, validation.images)
-    assert split_dataset(patches, 0.25, seed=8)[1].images != validation.images
+    assert len({tuple(split_dataset(patches, 0.25, seed)[1].images) for seed in range(5)}) == 3
     assert torch.equal(validation[2][0], patches[validation.images[2]][0])
     train.set_epoch(1)
     assert torch.equal(validation[2][0], patches[validation.images[2]][0])
@@ -92,5 +93,5 @@ def test_impossible_datasets_and_splits_are_refused(patches: PatchDataset, datas
         PatchDataset([dataset_folder], 2, 33)
     with pytest.raises(InputError, match="share of 1.0 is not possible"):
         split_dataset(patches, 1.0)
-    with pytest.raises(InputError, match="one image cannot be split"):
+    with pytest.raises(InputError, match="the only photograph to search on, and cannot be split"):
         split_dataset(patches.part([0]), 0.5)
