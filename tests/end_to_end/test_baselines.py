@@ -137,7 +137,7 @@ def test_nnis_darts_fills_a_run_folder(config: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("random --count 0 --output NEW", "ask for at least 1"),
+        ("random --count 0 --output NEW", "a whole number of at least 1"),
         ("random --count 9999 --output NEW", "are not possible"),
         ("random --count 2 --bitops-budget 1 --output NEW", "(cheapest)"),
         ("random --count 2 --bitops-budget nan --output NEW", "use a number above 0"),

@@ -116,5 +116,5 @@ def test_nni_exports_the_most_probable_models(tmp_path: Path) -> None:
     assert exported == [sample for _, sample in top] and exported[0] == found
     assert top[0][0] > top[1][0] > top[2][0]
     assert len({str(sample) for sample in exported}) == 3
-    with pytest.raises(InputError, match="ask for at least 1"):
+    with pytest.raises(InputError, match="a whole number of at least 1"):
         strategy.top_architectures(0)
