@@ -84,6 +84,7 @@ def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Itera
 
     def parse_options(root: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         options = read_options(arguments, root, is_train)
+        parsed.update(options)  # the order of images, in the rehearsal too, goes by it
         rehearse(options)
         note_seen_images(options)
         start = options, Path(root, WEIGHTS_NAME), f"python -m quantnas_ext.sr.train -opt {arguments.opt}"
@@ -93,7 +94,6 @@ def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Itera
             _check_start(*start)  # again, as another process may have trained since
         if not options["dist"]:
             choose_threads(Path(root), _trial_step(options))
-        parsed.update(options)
         return options, arguments
 
     original = basicsr_train.parse_options
