@@ -10,6 +10,9 @@ PSNR in RGB on four images that no training sees, whole. One thread.
 
 from __future__ import annotations
 
+import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
+
+# isort: split
 import argparse
 import math
 from collections.abc import Iterator

@@ -119,7 +119,8 @@ def test_the_result_is_that_of_the_best_epoch_where_that_is_asked_for() -> None:
         for step, (inputs, targets) in enumerate(batches, start=16):
             strategy.context.bank.begin(3, 0, step, 0)
             found.append(nn.functional.l1_loss(supernet(inputs), targets).item())
-    assert sum(found) / 2 == pytest.approx(losses[chosen], rel=1e-6)
+    # The noise is drawn anew; the losses of other epochs lie farther away.
+    assert sum(found) / 2 == pytest.approx(losses[chosen], rel=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore")
