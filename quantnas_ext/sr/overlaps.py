@@ -74,18 +74,29 @@ def candidate_overlaps(paths: Sequence[Path]) -> Iterator[Overlap]:
     if not len(same):
         return
     pairs = images[same].astype(np.int64) * len(paths) + images[same + 1]
+    offsets = _offsets(places[same], places[same + 1])
     # A window that an image has several times speaks for more than one place: for its last and its first are counted.
     changes = (hashes[1:] != hashes[:-1]) | (images[1:] != images[:-1])
-    starts_of_runs = np.maximum.accumulate(np.where(np.append(True, changes), np.arange(len(hashes)), 0))
-    rows = np.concatenate(
-        [np.column_stack([pairs, places[which] - places[same + 1]]) for which in (same, starts_of_runs[same])]
-    )
-    rows, votes = np.unique(rows, axis=0, return_counts=True)
-    starts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-        first, second = divmod(int(rows[start, 0]), len(paths))
-        likeliest = start + np.argsort(-votes[start:end], kind="stable")[:_TRIED]
-        yield Overlap(first, second, tuple((int(down), int(right)) for down, right in rows[likeliest, 1:]))
+    run_starts = np.maximum.accumulate(np.where(np.append(True, changes), np.arange(len(hashes)), 0))[same]
+    repeated = run_starts != same
+    pairs = np.append(pairs, pairs[repeated])
+    offsets = np.append(offsets, _offsets(places[run_starts[repeated]], places[same[repeated] + 1]))
+    order = np.lexsort((offsets, pairs))
+    pairs, offsets = pairs[order], offsets[order]
+    places_start = np.flatnonzero(np.append(True, (pairs[1:] != pairs[:-1]) | (offsets[1:] != offsets[:-1])))
+    votes = np.diff(places_start, append=len(pairs))
+    pairs, offsets = pairs[places_start], offsets[places_start]
+    starts = np.flatnonzero(np.append(True, pairs[1:] != pairs[:-1]))
+    for start, end in zip(starts, [*starts[1:], len(pairs)], strict=True):
+        likeliest = offsets[start + np.argsort(-votes[start:end], kind="stable")[:_TRIED]]
+        first, second = divmod(int(pairs[start]), len(paths))
+        yield Overlap(first, second, tuple((int(of) // 2**32 - 2**31, int(of) % 2**32 - 2**31) for of in likeliest))
+
+
+def _offsets(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Differences `(down, right)` of corners `int32 [n, 2]`, each in one `uint64`."""
+    down, right = (first - second).astype(np.int64).T + 2**31
+    return down.astype(np.uint64) << np.uint64(32) | right.astype(np.uint64)
 
 
 def _windows(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +118,7 @@ def _windows(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     corners = np.argwhere(hashes < np.uint64(2**64 // _KEPT)).astype(np.int32)
     hashes = hashes[corners[:, 0], corners[:, 1]]
     windows = np.lib.stride_tricks.sliding_window_view(colours.astype(np.uint32), (_WINDOW, _WINDOW))
-    pixels = windows[corners[:, 0], corners[:, 1]].reshape(len(corners), -1)
+    pixels = windows[corners[:, 0], corners[:, 1]].reshape(-1, _WINDOW * _WINDOW)
     plain = (pixels == pixels[:, :1]).all(axis=1)
     return hashes[~plain], corners[~plain]
 

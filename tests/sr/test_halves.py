@@ -229,6 +229,16 @@ def test_a_pattern_that_fits_itself_in_many_places_is_not_cut(tmp_path: Path) ->
         split_dataset(PatchDataset([folder], SCALE, PATCH), 0.5)
 
 
+def test_images_without_a_window_to_look_up_are_photographs_of_their_own(tmp_path: Path) -> None:
+    for part, side in (("HR", 10), ("LRx2", 5)):
+        (tmp_path / part).mkdir()
+        for level in range(0, 250, 10):  # of one colour, whose windows may be chosen but tell nothing, or all else
+            write_png(tmp_path / part / f"{level}.png", np.full((side, side, 3), level, np.uint8))
+            write_png(tmp_path / part / f"n{level}.png", told(level, side, side))
+    patches = PatchDataset([tmp_path], SCALE, 4)
+    assert len(patches.photographs()) == len(patches) == 50
+
+
 def test_the_record_says_where_every_image_was_cut_from(pictures: Callable[[int], Path], tmp_path: Path) -> None:
     folder = prepare_dataset_folder(pictures(1), tmp_path / "data", SCALE, crop=100)
     record = json.loads((folder / ORIGINS_NAME).read_text())
