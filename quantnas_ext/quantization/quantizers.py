@@ -256,7 +256,8 @@ class LSQActivationQuantizer(nn.Module):
             self.observe(x)
         step = self.step_for(x)
         if step is None:
-            return x if self.signed else x.clamp_min(0)
+            # The step takes part, with no gradient: several processes wait for every parameter that one of them uses.
+            return (x if self.signed else x.clamp_min(0)) + 0 * self.log_step.to(x.dtype)
         return lsq_quantize(x, step, self.bits, signed=self.signed, elements=max(1, x[0].numel()))
 
     def _may_change(self) -> bool:

@@ -6,7 +6,7 @@ from torch import nn, optim
 
 from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 
-STEP_RATE = 10.0
+STEP_RATE = 3.0
 """Learning rate of steps, times that of the weights."""
 
 STEP_EPSILON = 1e-16
