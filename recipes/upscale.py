@@ -20,12 +20,14 @@ import torch
 from tqdm import tqdm
 
 from quantnas_ext import cli
+from quantnas_ext.atomic import writing
 from quantnas_ext.errors import InputError
 from quantnas_ext.paths import path_argument
 from quantnas_ext.spaces import check_input_side
 from quantnas_ext.sr.arch import trained_network
+from quantnas_ext.sr.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.images import image_headers, list_images, read_picture, write_png
-from quantnas_ext.sr.results import check_output_folder, large_images, make_folder, writing
+from quantnas_ext.sr.results import check_output_folder, within_memory
 from quantnas_ext.sr.tiling import TILE, check_tile, tile_margin
 from quantnas_ext.sr.upscaling import upscale_picture
 from quantnas_ext.threads import choose_threads
@@ -62,36 +64,35 @@ def main(argv: list[str] | None = None) -> None:
     choose_threads()
     results: dict[Path, Path] = {}
     skipped = 0
-    largest = 0
-    with large_images():
-        for given in map(Path, arguments.inputs):
-            for image in list_images(given) if given.is_dir() else [given]:
-                result = out / f"{image.stem}.png"
-                if result in results:
-                    raise InputError(f"'{results[result]}' and '{image}' would both become '{result}'; rename one")
-                results[result] = image
-                if result.is_file() and arguments.skip_existing:
-                    skipped += 1
-                    continue
-                if result.exists():
-                    raise InputError(
-                        f"'{result}' already exists; name another folder, delete it first, or add --skip-existing"
-                    )
-                height, width = read_picture(image).rgb.shape[:2]
-                check_input_side(network, min(height, width), f"image '{image}' of {width}x{height} pixels")
-                largest = max(largest, height * width)
-        image_headers(list(results.values()), "the inputs")
-        if tile and largest > tile**2 and tile_margin(network) is None:
-            print(
-                "images are enlarged whole, in as much memory as that takes: tiles would change this network's pixels"
-            )
+    for given in map(Path, arguments.inputs):
+        for image in list_images(given) if given.is_dir() else [given]:
+            result = out / f"{image.stem}.png"
+            if result in results:
+                raise InputError(f"'{results[result]}' and '{image}' would both become '{result}'; rename one")
+            results[result] = image
+            if result.exists() and not (result.is_file() and arguments.skip_existing):
+                raise InputError(
+                    f"'{result}' already exists; name another folder, delete it first, or add --skip-existing"
+                )
+            skipped += result.exists()
+    waiting = {result: image for result, image in results.items() if not result.exists()}
+    images = list(waiting.values())
+    headers = image_headers(images, "the inputs")
+    for image, header in zip(images, headers, strict=True):
+        size = f"{header.width}x{header.height} pixels"
+        check_input_side(network, min(header.width, header.height), f"image '{image}' of {size}")
+    pixels = [header.width * header.height for header in headers]
+    begin_decoding(images, sum(pixels), "the inputs")
+    finish_decoding()
+    if tile and max(pixels, default=0) > tile**2 and tile_margin(network) is None:
+        print("images are enlarged whole, in as much memory as that takes: tiles would change this network's pixels")
 
-        waiting = {result: image for result, image in results.items() if not result.exists()}
-        make_folder(out)
-        for result, image in tqdm(waiting.items(), desc="upscaling", unit="image"):
-            picture = read_picture(image)
-            with writing(result, image):
-                write_png(result, upscale_picture(network, picture, network.scale, tile=tile))
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    for result, image in tqdm(waiting.items(), desc="upscaling", unit="image"):
+        with within_memory(image):
+            enlarged = upscale_picture(network, read_picture(image), network.scale, tile=tile)
+        write_png(result, enlarged)
     print(f"{len(waiting)} images in {out}" + (f", {skipped} were there already" if skipped else ""))
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.images import read_picture
+from quantnas_ext.threads import available_cores
 
 __all__ = ["AT_ONCE", "begin_decoding", "finish_decoding"]
 
@@ -135,5 +136,4 @@ def _key(path: Path) -> _Key:
 
 def _thread_count() -> int:
     """Half of the cores that this process may use, at least one, at most eight."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // 2))
+    return max(1, min(8, available_cores()[0] // 2))

@@ -1,21 +1,17 @@
-"""Enlarged images on disk: the folder for them, and what can go wrong on the way, in a sentence each."""
+"""Enlarged images on disk: whether their folder takes them, and an enlargement that memory does not suffice for."""
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image
 
+from quantnas_ext.atomic import WriteError, check_writable
 from quantnas_ext.errors import InputError
 
-__all__ = ["LARGEST_IMAGE", "check_output_folder", "large_images", "make_folder", "writing"]
-
-LARGEST_IMAGE = 2_000_000_000
-"""Pixels of an image that is still read: large scans have some hundred million."""
+__all__ = ["check_output_folder", "within_memory"]
 
 
 def check_output_folder(folder: Path) -> None:
@@ -30,56 +26,24 @@ def check_output_folder(folder: Path) -> None:
             nearest = nearest.parent
         if not nearest.is_dir():
             raise InputError(f"folder '{folder}' cannot be made ('{nearest}' is a file); name another one")
-        # Only trying tells: permissions say nothing of read-only file systems.
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        raise InputError(f"folder '{folder}' cannot be written to ({error.strerror}); name another one") from error
+    try:
+        check_writable(nearest)
+    except WriteError as error:
+        reason = getattr(error.reason, "strerror", None) or error.reason
         raise InputError(f"folder '{folder}' cannot be written to ({reason}); name another one") from error
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder with those above it.
+@contextlib.contextmanager
+def within_memory(image: Path) -> Iterator[None]:
+    """Say in a sentence that memory does not suffice to enlarge an image.
 
     Raises:
-        InputError: It cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"folder '{folder}' cannot be made ({error.strerror}); name another one") from error
-
-
-@contextlib.contextmanager
-def large_images() -> Iterator[None]:
-    """Let Pillow read images of up to `LARGEST_IMAGE` pixels, which the user has named, meanwhile.
-
-    Its own limit, a twentieth of that, guards servers against small files of strangers that fill the memory.
-    """
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE // 2  # it warns above its limit and refuses above twice that
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-@contextlib.contextmanager
-def writing(result: Path, image: Path) -> Iterator[None]:
-    """Say in a sentence why an image could not be enlarged and written.
-
-    Raises:
-        InputError: The disk is full or the file cannot be written, or memory does not suffice.
+        InputError: In place of the errors of Python and torch that say so.
     """
     try:
         yield
-    except OSError as error:
-        raise InputError(
-            f"'{result}' cannot be written ({error.strerror or error}); make room or name another folder, "
-            "then go on with --skip-existing"
-        ) from error
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
