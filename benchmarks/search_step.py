@@ -27,6 +27,7 @@ from quantnas_ext import cli
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.candidates import relu_conv
 from quantnas_ext.nn.operations import OPERATIONS, register_operation
+from quantnas_ext.quantization import activation_quantizers
 from quantnas_ext.reporting.table import format_table
 from quantnas_ext.search import BitOps, Penalty, QuantNAS
 from quantnas_ext.search.phases import frozen
@@ -90,6 +91,11 @@ class Step:
         self.inputs = torch.rand(BATCH, device=device).to(memory_format=torch.channels_last)
         self.targets = torch.rand(BATCH[0], 3, BATCH[2] * scale, BATCH[3] * scale, device=device)
         self.steps = 0
+        self.begin(1)
+        with torch.no_grad():
+            self.loss()  # starts the steps of activations
+        for quantizer in activation_quantizers(model):
+            quantizer.end_observation()  # which the first hundreds of batches take time for, and a search has thousands
 
     def begin(self, phase: int) -> Any:
         """Draw for a phase."""

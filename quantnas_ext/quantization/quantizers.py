@@ -170,6 +170,11 @@ class LSQActivationQuantizer(nn.Module):
             self.largest.zero_()
             self.mirror()
 
+    def end_observation(self) -> None:
+        """Leave the step to its gradient from now on, however few batches have been seen."""
+        self.seen.fill_(WATCHED_BATCHES)
+        self.mirror()
+
     def mirror(self) -> None:
         """Read the buffers anew, after they were written from outside."""
         self._started = bool(self.started)

@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantnas_ext.nn import SharedInput, operation_block
 from quantnas_ext.quantization import activation_quantizers
-from quantnas_ext.quantization.quantizers import WATCHED_BATCHES
 from quantnas_ext.search import QuantNAS
 from quantnas_ext.search.merged_blocks import MOST_PLANS
 from quantnas_ext.search.search_quantization import SearchQuantization
@@ -169,8 +168,7 @@ def test_a_step_never_waits_for_a_value(options: dict[str, Any]) -> None:
     strategy = supernet(space, **options)
     space(torch.randn(2, 6, 8, 8))  # starts the steps of activations
     for quantizer in activation_quantizers(space):
-        quantizer.seen.fill_(WATCHED_BATCHES)  # the first hundreds of batches are looked at, which takes values
-        quantizer.mirror()
+        quantizer.end_observation()  # for which values are looked at
     with Calls() as calls:
         strategy.distribution.draw()
         space(torch.randn(2, 6, 8, 8)).square().mean().backward()
