@@ -26,17 +26,22 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import DataConfig
+from quantnas_ext.costs.cost import BitOps
+from quantnas_ext.costs.goals import Penalty
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.table import Column, format_table
-from quantnas_ext.search import AccelerateEvaluator, BitOps, Penalty, QuantNAS, derive_and_score, run_experiment
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import DataConfig
+from quantnas_ext.search.discretization_gap import derive_and_score
+from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import build_space
-from quantnas_ext.sr.metrics import psnr_rgb
-from quantnas_ext.sr.patches import PatchDataset, split_dataset
-from quantnas_ext.sr.photographs import with_photographs
-from quantnas_ext.sr.score_files import check_new_file, write_json
+from quantnas_ext.sr.data.patches import PatchDataset, split_dataset
+from quantnas_ext.sr.data.photographs import with_photographs
+from quantnas_ext.sr.evaluation.metrics import psnr_rgb
+from quantnas_ext.sr.evaluation.score_files import check_new_file, write_json
 from quantnas_ext.threads import set_threads
 
 ARGUMENTS: dict[str, Any] = {
@@ -166,4 +171,4 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.quantization import give_steps_a_group, reset_steps, set_quantization
 from quantnas_ext.reporting.table import format_table
-from quantnas_ext.sr.degradation import downscale
-from quantnas_ext.sr.images import image_to_tensor
-from quantnas_ext.sr.score_files import check_new_file, write_json
+from quantnas_ext.runs import command_line
+from quantnas_ext.sr.data.degradation import downscale
+from quantnas_ext.sr.data.images import image_to_tensor
+from quantnas_ext.sr.evaluation.score_files import check_new_file, write_json
 
 BLOCKS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "tail_0", "tail_1")
 SCALE, SIDE, BATCH, PATCH, RATE = 2, 128, 8, 16, 1e-3
@@ -142,4 +142,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -21,18 +21,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from quantnas_ext import cli
-from quantnas_ext.config import DataConfig
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.table import format_table
-from quantnas_ext.search import QuantNAS
-from quantnas_ext.search.merged_blocks import MixedSharedInput
-from quantnas_ext.search.phases import frozen
-from quantnas_ext.search.search_quantization import SearchQuantization
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import DataConfig
+from quantnas_ext.search.loop.phases import frozen
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRRFDNSpace
-from quantnas_ext.sr.patches import PatchDataset, split_dataset
-from quantnas_ext.sr.photographs import with_photographs
-from quantnas_ext.sr.score_files import check_new_file, write_json
+from quantnas_ext.sr.data.patches import PatchDataset, split_dataset
+from quantnas_ext.sr.data.photographs import with_photographs
+from quantnas_ext.sr.evaluation.score_files import check_new_file, write_json
+from quantnas_ext.supernet.merged_blocks import MixedSharedInput
+from quantnas_ext.supernet.quantization_mode import SearchQuantization
 
 BATCH = 4
 FORMS: dict[str, dict[str, Any]] = {
@@ -163,4 +163,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

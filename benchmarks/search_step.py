@@ -23,16 +23,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from quantnas_ext import cli
+from quantnas_ext.costs.cost import BitOps
+from quantnas_ext.costs.goals import Penalty
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.candidates import relu_conv
 from quantnas_ext.nn.operations import OPERATIONS, register_operation
 from quantnas_ext.quantization import activation_quantizers
 from quantnas_ext.reporting.table import format_table
-from quantnas_ext.search import BitOps, Penalty, QuantNAS
-from quantnas_ext.search.phases import frozen
+from quantnas_ext.runs import command_line
+from quantnas_ext.search.loop.phases import frozen
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import build_space
-from quantnas_ext.sr.score_files import check_new_file, write_json
+from quantnas_ext.sr.evaluation.score_files import check_new_file, write_json
 
 SPACES: dict[str, dict[str, Any]] = {
     "sr_rfdn": {"scale": 4, "width": 48, "cells": 2, "bits": [4, 8]},
@@ -276,4 +278,4 @@ def _shown(ratio: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

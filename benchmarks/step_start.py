@@ -20,19 +20,19 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import DataConfig
 from quantnas_ext.quantization import give_steps_a_group, initial_step, quantizers
 from quantnas_ext.quantization.lsq import integer_range
 from quantnas_ext.quantization.magnitudes import BINS, BINS_PER_OCTAVE, HIGHEST_OCTAVE, LOWEST_OCTAVE
 from quantnas_ext.quantization.quantizers import MEMORY
 from quantnas_ext.reporting.table import format_table
-from quantnas_ext.search.sampling import EpochSampler
-from quantnas_ext.sr.metrics import evaluate_folder
-from quantnas_ext.sr.patches import PatchDataset
-from quantnas_ext.sr.photographs import with_photographs
-from quantnas_ext.sr.score_files import check_new_file, write_json
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import DataConfig
+from quantnas_ext.search.loop.sampling import EpochSampler
+from quantnas_ext.sr.data.patches import PatchDataset
+from quantnas_ext.sr.data.photographs import with_photographs
+from quantnas_ext.sr.evaluation.metrics import evaluate_folder
+from quantnas_ext.sr.evaluation.score_files import check_new_file, write_json
 
 ARGUMENTS = {"scale": 2, "width": 24, "cells": 3, "adq": False, "bits": [32]}
 BLOCKS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "tail_0", "tail_1")
@@ -109,4 +109,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

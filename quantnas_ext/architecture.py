@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError, shown, unknown_name
-from quantnas_ext.paths import seen_from
-from quantnas_ext.schema import read_yaml
+from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.paths import seen_from
+from quantnas_ext.files.schema import read_yaml
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from quantnas_ext.distribution.choices import Choice
     from quantnas_ext.quantization import Precision
-    from quantnas_ext.search.choice_tree import Choice
 
 FORMAT = "quantnas-architecture"
 VERSION = 1
@@ -59,7 +59,7 @@ class Architecture:
         Raises:
             InputError: when the choices do not make a network of this space.
         """
-        from quantnas_ext.search.cost import BitOps, ParameterBytes
+        from quantnas_ext.costs.cost import BitOps, ParameterBytes
 
         bare = cls(space, dict(arguments), dict(choices))
         network = bare.build()
@@ -86,7 +86,7 @@ class Architecture:
 
     def _check_choices(self) -> None:
         """Compare labels and values with those of the space."""
-        from quantnas_ext.search.choice_tree import ChoiceTree
+        from quantnas_ext.distribution.choices import ChoiceTree
         from quantnas_ext.spaces import build_space
 
         tree = ChoiceTree.of(build_space(self.space, self.arguments))
@@ -107,8 +107,8 @@ class Architecture:
 
         Layers whose precision the space's arguments fix keep it, but 32 means full precision in all of the network.
         """
+        from quantnas_ext.distribution.choices import ChoiceTree
         from quantnas_ext.nn.operations import is_precision_label
-        from quantnas_ext.search.choice_tree import ChoiceTree
         from quantnas_ext.spaces import build_space
 
         arguments = arguments_at(self.space, self.arguments, precision)

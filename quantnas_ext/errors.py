@@ -20,8 +20,8 @@ class InputError(ValueError):
     """What a user gave cannot be used.
 
     Its message is one sentence that names the input, says what is wrong with it and what would be right. Recipes print
-    that sentence alone and exit with code 2 (`quantnas_ext.cli.run`), so it is raised before any long work begins and
-    before anything is written.
+    that sentence alone and exit with code 2 (`quantnas_ext.runs.command_line.run`), so it is raised before any long
+    work begins and before anything is written.
     """
 
 

@@ -18,7 +18,7 @@ import joblib
 import psutil
 import torch
 
-from quantnas_ext.atomic import atomic_file
+from quantnas_ext.files.atomic import atomic_file
 
 __all__ = ["THREADS_NAME", "Threads", "available_cores", "choose_threads", "free_cores", "set_threads"]
 

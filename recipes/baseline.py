@@ -27,31 +27,34 @@ import torch
 from accelerate.utils import set_seed
 from nni.nas.nn.pytorch import ModelSpace
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture, arguments_at
-from quantnas_ext.atomic import atomic_folder
-from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
+from quantnas_ext.costs.cost import BitOps, Cost, ParameterBytes
+from quantnas_ext.costs.goals import Budget
+from quantnas_ext.deriving.random_architectures import random_architectures
+from quantnas_ext.deriving.ranking import ArchitectureSelector
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
+from quantnas_ext.files.atomic import atomic_folder
+from quantnas_ext.files.paths import path_argument
 from quantnas_ext.nn.operations import is_precision_label
-from quantnas_ext.paths import path_argument
-from quantnas_ext.provenance import provenance
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
-from quantnas_ext.run_identity import check_same_search
-from quantnas_ext.search import BitOps, Budget, ChoiceTree, ParameterBytes, QuantNAS, goals_of, run_experiment
-from quantnas_ext.search.cost import Cost
-from quantnas_ext.search.goals import COST_INPUT
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
+from quantnas_ext.runs.provenance import provenance
+from quantnas_ext.runs.run_identity import check_same_search
+from quantnas_ext.runs.search_goals import COST_INPUT, goals_of
+from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.processes import process_state
+from quantnas_ext.search.loop.trial_step import trial_step
 from quantnas_ext.search.nni_darts import nni_darts
-from quantnas_ext.search.processes import process_state
-from quantnas_ext.search.random_architectures import random_architectures
-from quantnas_ext.search.selection import ArchitectureSelector
-from quantnas_ext.search.trial_step import trial_step
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import build_space
-from quantnas_ext.sr.decoding import finish_decoding
+from quantnas_ext.sr.data.decoding import finish_decoding
+from quantnas_ext.sr.data.search_data import search_datasets
+from quantnas_ext.sr.evaluation.score_files import check_new_file
 from quantnas_ext.sr.lightning_evaluator import lightning_evaluator
-from quantnas_ext.sr.score_files import check_new_file
-from quantnas_ext.sr.search_data import search_datasets
-from quantnas_ext.sr.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.sr.weights.weight_identity import WeightIdentity
+from quantnas_ext.sr.weights.weight_loading import save_weights
 from quantnas_ext.threads import choose_threads, set_threads
 
 SEARCH = Path(__file__).parent / "search.py"
@@ -112,7 +115,7 @@ def draw(config: Config, count: int, bitops_budget: float | None, output: str) -
     architectures = [
         Architecture.of(config.space.name, config.space.arguments, sample, source) for sample in drawn.samples
     ]
-    folder = cli.new_run_folder(output)
+    folder = command_line.new_run_folder(output)
     with atomic_folder(folder) as temporary:
         for index, architecture in enumerate(architectures):
             architecture.save(temporary / f"architecture_{index:03}.yaml")
@@ -135,7 +138,7 @@ def search_in_two_steps(config: Config) -> None:
     if os.path.isfile(run / "config.yaml"):
         check_same_search(run, config)
     else:
-        with cli.held_run_folder(run):
+        with command_line.held_run_folder(run):
             save_config(config, run / "config.yaml")
     run_search(full_precision)
     operations = str(Path(full_precision.run) / "architecture.yaml")
@@ -231,7 +234,7 @@ def _search_with_darts(config: Config, held: contextlib.ExitStack) -> None:
     tree = ChoiceTree.of(space)
     train, validation = search_datasets(config, space)
     finish_decoding()
-    run = held.enter_context(cli.held_run_folder(config.run))
+    run = held.enter_context(command_line.held_run_folder(config.run))
     save_config(config, run / "config.yaml")
     if config.search.threads is None:
         batch = (config.data.batch_size, 3, config.data.patch, config.data.patch)
@@ -255,4 +258,4 @@ def _search_with_darts(config: Config, held: contextlib.ExitStack) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

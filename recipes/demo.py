@@ -14,21 +14,21 @@ import sys
 import time
 from pathlib import Path
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import Config, add_config_arguments, load_config
 from quantnas_ext.errors import InputError
-from quantnas_ext.reporting.comparison import comparison_picture
+from quantnas_ext.files.lock import LOCK_FILES, run_lock
 from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
-from quantnas_ext.run_identity import check_same_search, check_same_training
-from quantnas_ext.run_lock import LOCK_FILES, run_lock
-from quantnas_ext.sr.arch import trained_network
-from quantnas_ext.sr.degradation import upscale_bicubic
-from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
-from quantnas_ext.sr.photographs import with_photographs
-from quantnas_ext.sr.score_files import write_json
-from quantnas_ext.sr.upscaling import upscale
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import Config, add_config_arguments, load_config
+from quantnas_ext.runs.run_identity import check_same_search, check_same_training
+from quantnas_ext.sr.data.degradation import upscale_bicubic
+from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
+from quantnas_ext.sr.data.photographs import with_photographs
+from quantnas_ext.sr.evaluation.comparison import comparison_picture
+from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
+from quantnas_ext.sr.evaluation.score_files import write_json
+from quantnas_ext.sr.evaluation.upscaling import upscale
+from quantnas_ext.sr.training.arch import trained_network
 from quantnas_ext.threads import available_cores, choose_threads
 
 RECIPES = Path(__file__).parent
@@ -177,4 +177,4 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -16,17 +16,17 @@ import argparse
 
 import torch
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.paths import named_folder_argument, path_argument
+from quantnas_ext.files.paths import named_folder_argument, path_argument
+from quantnas_ext.runs import command_line
 from quantnas_ext.spaces import smallest_side
-from quantnas_ext.sr.arch import trained_network
-from quantnas_ext.sr.decoding import finish_decoding
-from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder
-from quantnas_ext.sr.perceptual import Lpips, load_lpips
-from quantnas_ext.sr.score_files import check_new_file, scores_table, write_json
+from quantnas_ext.sr.data.decoding import finish_decoding
+from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
+from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
+from quantnas_ext.sr.evaluation.perceptual import Lpips, load_lpips
+from quantnas_ext.sr.evaluation.score_files import check_new_file, scores_table, write_json
+from quantnas_ext.sr.training.arch import trained_network
 from quantnas_ext.threads import choose_threads
 
 
@@ -96,4 +96,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

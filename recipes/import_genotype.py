@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from quantnas_ext import cli
 from quantnas_ext.errors import InputError
+from quantnas_ext.files.paths import path_argument
+from quantnas_ext.files.schema import read_yaml
 from quantnas_ext.genotype import import_genotype
-from quantnas_ext.paths import path_argument
-from quantnas_ext.schema import read_yaml
-from quantnas_ext.sr.score_files import check_new_file
+from quantnas_ext.runs import command_line
+from quantnas_ext.sr.evaluation.score_files import check_new_file
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -55,4 +55,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -18,14 +18,16 @@ import argparse
 
 import torch
 
-from quantnas_ext import cli
-from quantnas_ext.config import add_config_arguments, load_config
+from quantnas_ext.costs.goals import Budget
+from quantnas_ext.costs.latency.table import LatencyTable
+from quantnas_ext.deriving.ranking import ArchitectureSelector
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
-from quantnas_ext.paths import path_argument
-from quantnas_ext.search import Budget, ChoiceTree, LatencyTable
-from quantnas_ext.search.selection import ArchitectureSelector
+from quantnas_ext.files.paths import path_argument
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import add_config_arguments, load_config
 from quantnas_ext.spaces import build_space
-from quantnas_ext.sr.score_files import check_new_file
+from quantnas_ext.sr.evaluation.score_files import check_new_file
 from quantnas_ext.threads import set_threads
 
 
@@ -56,4 +58,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 
-from quantnas_ext import cli
-from quantnas_ext.paths import path_argument
-from quantnas_ext.sr.folders import check_dataset_folder, prepare_dataset_folder
+from quantnas_ext.files.paths import path_argument
+from quantnas_ext.runs import command_line
+from quantnas_ext.sr.data.folders import check_dataset_folder, prepare_dataset_folder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,4 +38,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -24,37 +24,35 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.atomic import atomic_file
-from quantnas_ext.config import Config, add_config_arguments, load_config, save_config
+from quantnas_ext.distribution.choices import ChoiceTree
+from quantnas_ext.distribution.fixed_choices import fix_operations
 from quantnas_ext.errors import InputError
-from quantnas_ext.provenance import provenance
+from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
 from quantnas_ext.reporting.table import Column, decimals, format_table
-from quantnas_ext.run_identity import OPERATIONS_NAME, check_same_search
-from quantnas_ext.search import (
-    AccelerateEvaluator,
-    ChoiceTree,
-    EpochRecord,
-    QuantNAS,
-    derive_and_score,
-    goals_of,
-    run_experiment,
-)
-from quantnas_ext.search.fixed_choices import fix_operations
-from quantnas_ext.search.history import SearchHistory
-from quantnas_ext.search.processes import process_state
-from quantnas_ext.search.trial_step import trial_step
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
+from quantnas_ext.runs.history import SearchHistory
+from quantnas_ext.runs.provenance import provenance
+from quantnas_ext.runs.run_identity import OPERATIONS_NAME, check_same_search
+from quantnas_ext.runs.search_goals import goals_of
+from quantnas_ext.search.discretization_gap import derive_and_score
+from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.processes import process_state
+from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.search.loop.trial_step import trial_step
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import build_space
-from quantnas_ext.sr.decoding import finish_decoding
-from quantnas_ext.sr.metrics import psnr_rgb
-from quantnas_ext.sr.score_files import write_json
-from quantnas_ext.sr.search_data import search_datasets
-from quantnas_ext.sr.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.sr.data.decoding import finish_decoding
+from quantnas_ext.sr.data.search_data import search_datasets
+from quantnas_ext.sr.evaluation.metrics import psnr_rgb
+from quantnas_ext.sr.evaluation.score_files import write_json
+from quantnas_ext.sr.weights.weight_identity import WeightIdentity
+from quantnas_ext.sr.weights.weight_loading import save_weights
 from quantnas_ext.threads import choose_threads, set_threads
 
 
@@ -109,7 +107,7 @@ def _search(config: Config, resume: bool, held: contextlib.ExitStack) -> Archite
         going_on = "a search goes on with --resume" if begun else ""
         if resume and os.path.isfile(run / "config.yaml"):
             check_same_search(run, config)
-        held.enter_context(cli.held_run_folder(run, resume=resume, going_on=going_on))
+        held.enter_context(command_line.held_run_folder(run, resume=resume, going_on=going_on))
         save_config(config, run / "config.yaml")
         if kept is not None and not (run / OPERATIONS_NAME).exists():
             with atomic_file(run / OPERATIONS_NAME) as temporary:
@@ -229,4 +227,4 @@ def _save_others(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -15,21 +15,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import add_config_arguments, load_config, save_config
 from quantnas_ext.errors import InputError
-from quantnas_ext.paths import path_argument
+from quantnas_ext.files.paths import path_argument
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import add_config_arguments, load_config, save_config
 from quantnas_ext.spaces import check_input_side, smallest_side
-from quantnas_ext.sr.dataset_layout import DatasetLayout
-from quantnas_ext.sr.decoding import finish_decoding
-from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.folders import check_dataset_folder
-from quantnas_ext.sr.options import final_training_options, write_options
-from quantnas_ext.sr.photographs import with_photographs
-from quantnas_ext.sr.training import train
-from quantnas_ext.sr.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights import load_weights, save_weights
+from quantnas_ext.sr.data.dataset_layout import DatasetLayout
+from quantnas_ext.sr.data.decoding import finish_decoding
+from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
+from quantnas_ext.sr.data.folders import check_dataset_folder
+from quantnas_ext.sr.data.photographs import with_photographs
+from quantnas_ext.sr.training.basicsr_options import final_training_options, write_options
+from quantnas_ext.sr.training.final_training import train
+from quantnas_ext.sr.weights.weight_identity import WeightIdentity
+from quantnas_ext.sr.weights.weight_loading import load_weights, save_weights
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     run = Path(arguments.run or Path(config.run) / "train")
     command = f"python -m quantnas_ext.sr.train -opt {run / 'options.yml'} --auto_resume"
     going_on = f"its training goes on with: {command}" if (run / "options.yml").is_file() else ""
-    with cli.held_run_folder(run, going_on=going_on):
+    with command_line.held_run_folder(run, going_on=going_on):
         save_config(config, run / "config.yaml")
         trained.save(run / "architecture.yaml")
         if start is not None:
@@ -101,4 +101,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

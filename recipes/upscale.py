@@ -19,17 +19,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from quantnas_ext import cli
-from quantnas_ext.atomic import writing
 from quantnas_ext.errors import InputError
-from quantnas_ext.paths import path_argument
+from quantnas_ext.files.atomic import writing
+from quantnas_ext.files.paths import path_argument
+from quantnas_ext.runs import command_line
 from quantnas_ext.spaces import check_input_side
-from quantnas_ext.sr.arch import trained_network
-from quantnas_ext.sr.decoding import begin_decoding, finish_decoding
-from quantnas_ext.sr.images import image_headers, list_images, read_picture, write_png
-from quantnas_ext.sr.results import check_output_folder, within_memory
-from quantnas_ext.sr.tiling import TILE, check_tile, tile_margin
-from quantnas_ext.sr.upscaling import upscale_picture
+from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
+from quantnas_ext.sr.data.images import image_headers, list_images, read_picture, write_png
+from quantnas_ext.sr.evaluation.results import check_output_folder, within_memory
+from quantnas_ext.sr.evaluation.tiling import TILE, check_tile, tile_margin
+from quantnas_ext.sr.evaluation.upscaling import upscale_picture
+from quantnas_ext.sr.training.arch import trained_network
 from quantnas_ext.threads import choose_threads
 
 
@@ -97,4 +97,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -10,12 +10,16 @@ import torch
 from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
+from quantnas_ext.costs.cost import BitOps
+from quantnas_ext.costs.goals import Budget, Penalty
+from quantnas_ext.deriving.calibration import calibrate, recalibrate_batch_norm, score
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ChoiceBlock, SharedInput
 from quantnas_ext.quantization import Precision
-from quantnas_ext.search import AccelerateEvaluator, BitOps, Budget, Penalty, QuantNAS, calibrate, entropy_weight
-from quantnas_ext.search.recalibration import recalibrate_batch_norm, score
-from quantnas_ext.search.sampling import EpochSampler, FixedBatches
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.sampling import EpochSampler, FixedBatches
+from quantnas_ext.search.objective import entropy_weight
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRBasicSpace, SRRFDNSpace
 
 NAN, INF = float("nan"), float("inf")

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from quantnas_ext.config import Config, load_config, shipped_configs
+from quantnas_ext.runs.config import Config, load_config, shipped_configs
 from quantnas_ext.spaces import SPACES, build_space
-from quantnas_ext.sr import options
 from quantnas_ext.sr import train as sr_train
+from quantnas_ext.sr.training import basicsr_options
 from recipes import baseline, demo, evaluate, import_genotype, measure_latency, prepare_data, search, train, upscale
 
 ROOT = Path(__file__).parent.parent
@@ -97,7 +97,7 @@ def test_a_command_has_arguments_that_its_program_takes(command: str, monkeypatc
 
 
 def test_overrides_of_the_final_training_name_its_options() -> None:
-    written = options.final_training_options(load_config("demo"), 2, 1, "architecture.yaml", None)
+    written = basicsr_options.final_training_options(load_config("demo"), 2, 1, "architecture.yaml", None)
     overrides = [text for command in commands() for text in re.findall(r"--force_yml (\S+)", command)]
     assert overrides
     for override in overrides:

@@ -14,7 +14,7 @@ from quantnas_ext.quantization.layers import (
     watch_steps,
 )
 from quantnas_ext.quantization.lsq import initial_step, lsq_quantize
-from quantnas_ext.quantization.noise import add_quantization_noise, mixture_noise_scale, value_range
+from quantnas_ext.quantization.noise.additive import add_quantization_noise, mixture_noise_scale, value_range
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision, precision_choices
 from quantnas_ext.quantization.quantizers import (
     LSQActivationQuantizer,

@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from quantnas_ext.quantization.precision import Precision
+from quantnas_ext.reporting.block_history import BlockHistory, Candidate, block_histories, epoch_numbers
 from quantnas_ext.reporting.figures import (
     FAINT_INK,
     INK,
@@ -27,7 +28,6 @@ from quantnas_ext.reporting.figures import (
     save_figure,
     style_axes,
 )
-from quantnas_ext.reporting.history import BlockHistory, Candidate, block_histories, epoch_numbers
 
 _MOST_COLUMNS = 5
 _PANEL = (1.75, 1.05)  # inches
@@ -55,7 +55,7 @@ def distributions_figure(history: Mapping[str, Any]) -> Figure:
     same in all panels.
 
     Args:
-        history: the history of a search, see `quantnas_ext.reporting.history.block_histories`.
+        history: the history of a search, see `quantnas_ext.reporting.block_history.block_histories`.
 
     Raises:
         InputError: when the history is incomplete.

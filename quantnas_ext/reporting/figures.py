@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
-from quantnas_ext.atomic import atomic_file
 from quantnas_ext.errors import InputError
+from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
 
 Colour = tuple[float, float, float]

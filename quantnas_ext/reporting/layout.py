@@ -23,7 +23,7 @@ from quantnas_ext.reporting.geometry import (
     Point,
     Wire,
 )
-from quantnas_ext.reporting.stage_layout import StagePlan, place_stage
+from quantnas_ext.reporting.stage_layout import StageShape, place_stage
 
 if TYPE_CHECKING:  # importing a space imports NNI, which drawings do not need
     from quantnas_ext.spaces.diagram import Stage
@@ -38,27 +38,27 @@ def lay_out(stages: Sequence[Stage], box: tuple[float, float], ends: tuple[float
         ends: widths of the names of input (at the start of the first row) and output (behind the last stage).
     """
     most = max(1, int((ROW_LIMIT - 2 * (PADDING + FORK_GAP + TURN + SUM_RADIUS) + BOX_GAP) / (box[0] + BOX_GAP)))
-    rows = _balanced([StagePlan(stage, _broken(stage, most), box) for stage in stages], ends)
+    rows = _balanced([StageShape(stage, _broken(stage, most), box) for stage in stages], ends)
     layout = Layout()
     x, main, bottom = ends[0], 0.0, -ROW_GAP
     way: list[Point] = []  # from the last thing placed towards the next one
     for index, row in enumerate(rows):
         top = bottom + ROW_GAP
         if index == 0:
-            main = top + max(plan.above for plan in row)
+            main = top + max(shape.above for shape in row)
             layout.input = (0.0, main)
             way = [(x, main)]
         else:
             turn, gutter = x + STAGE_GAP / 2, top - ROW_GAP / 2
             way += [(turn, main), (turn, gutter), (0.0, gutter)]
-            x, main = 0.0, top + max(plan.above for plan in row)
+            x, main = 0.0, top + max(shape.above for shape in row)
             way.append((x, main))
-        bottom = main + max(plan.below for plan in row)
-        for plan in row:
-            entry, leaving = place_stage(layout, plan, x + STAGE_GAP, top, main)
-            layout.wires.append(Wire((*way, entry), arrow=plan.enters_block))
+        bottom = main + max(shape.below for shape in row)
+        for shape in row:
+            entry, leaving = place_stage(layout, shape, x + STAGE_GAP, top, main)
+            layout.wires.append(Wire((*way, entry), arrow=shape.enters_block))
             way = leaving
-            x += STAGE_GAP + plan.width
+            x += STAGE_GAP + shape.width
             layout.width = max(layout.width, x + STAGE_GAP / 2)
     layout.output = (x + STAGE_GAP, main)
     layout.wires.append(Wire((*way, layout.output)))
@@ -73,26 +73,26 @@ def _broken(stage: Stage, most: int) -> list[list[list[str]]]:
     return [[branch[start : start + length] for start in range(0, len(branch), length)] for branch in stage.branches]
 
 
-def _balanced(plans: Sequence[StagePlan], ends: tuple[float, float]) -> list[list[StagePlan]]:
+def _balanced(shapes: Sequence[StageShape], ends: tuple[float, float]) -> list[list[StageShape]]:
     """Break the stages into as few rows as `ROW_LIMIT` allows, and those as equally long as possible."""
-    rows = _rows(plans, ends, ROW_LIMIT)
+    rows = _rows(shapes, ends, ROW_LIMIT)
     limit = ROW_LIMIT
-    while limit > 0 and len(narrower := _rows(plans, ends, limit)) == len(rows):
+    while limit > 0 and len(narrower := _rows(shapes, ends, limit)) == len(rows):
         rows = narrower
         limit -= 0.1
     return rows
 
 
-def _rows(plans: Sequence[StagePlan], ends: tuple[float, float], limit: float) -> list[list[StagePlan]]:
+def _rows(shapes: Sequence[StageShape], ends: tuple[float, float], limit: float) -> list[list[StageShape]]:
     """Break the stages into rows, as words are broken into lines of text."""
-    rows: list[list[StagePlan]] = [[]]
+    rows: list[list[StageShape]] = [[]]
     x = ends[0]
-    for index, plan in enumerate(plans):
-        advance = STAGE_GAP + plan.width
-        behind = STAGE_GAP + ends[1] if index == len(plans) - 1 else 0.0
+    for index, shape in enumerate(shapes):
+        advance = STAGE_GAP + shape.width
+        behind = STAGE_GAP + ends[1] if index == len(shapes) - 1 else 0.0
         if rows[-1] and x + advance + behind > limit:
             rows.append([])
             x = 0.0
-        rows[-1].append(plan)
+        rows[-1].append(shape)
         x += advance
     return rows

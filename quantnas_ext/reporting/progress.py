@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from quantnas_ext.reporting.block_history import block_histories, epoch_numbers, series
 from quantnas_ext.reporting.figures import FAINT_INK, HAIRLINE, INK, save_figure, style_axes
-from quantnas_ext.reporting.history import block_histories, epoch_numbers, series
 
 DECIDED = 0.5
 
@@ -38,8 +38,8 @@ def search_figure(history: Mapping[str, Any]) -> Figure:
     share of blocks in which it exceeds one half; the weight of the entropy in the objective.
 
     Args:
-        history: the history of a search, see `quantnas_ext.reporting.history.block_histories`. Values that are null
-            leave a gap in their curve.
+        history: the history of a search, see `quantnas_ext.reporting.block_history.block_histories`. Values that are
+            null leave a gap in their curve.
 
     Raises:
         InputError: when the history is incomplete.

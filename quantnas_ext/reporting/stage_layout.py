@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # importing a space imports NNI, which drawings do not need
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StageShape:
     """A stage before it has a place: its lines of blocks, and its extent around the main line.
 
     Attributes:
@@ -93,12 +93,12 @@ class StagePlan:
         return (count - 0.5) * self.box[1] + (count - 1 + bool(self.stage.taps) / 2) * LINE_GAP + PADDING
 
 
-def place_stage(layout: Layout, plan: StagePlan, x: float, top: float, main: float) -> tuple[Point, list[Point]]:
+def place_stage(layout: Layout, shape: StageShape, x: float, top: float, main: float) -> tuple[Point, list[Point]]:
     """Put a stage with its left edge at `x`.
 
     Args:
         layout: gets the stage's parts.
-        plan: the stage.
+        shape: the stage.
         x: left edge.
         top: upper edge.
         main: height of the main line.
@@ -106,21 +106,21 @@ def place_stage(layout: Layout, plan: StagePlan, x: float, top: float, main: flo
     Returns:
         Where the wire from before the stage ends, and the beginning of the wire that leaves it.
     """
-    layout.panels.append(Panel(plan.stage, x, top, plan.width, main + plan.below - top))
-    fork = (x + PADDING + plan.lead, main)
-    left = fork[0] + plan.side
-    right = left + plan.boxes_width
-    total = (right + plan.side + SUM_RADIUS, main)
-    if plan.joined:
+    layout.panels.append(Panel(shape.stage, x, top, shape.width, main + shape.below - top))
+    fork = (x + PADDING + shape.lead, main)
+    left = fork[0] + shape.side
+    right = left + shape.boxes_width
+    total = (right + shape.side + SUM_RADIUS, main)
+    if shape.joined:
         layout.forks.append(fork)
         layout.sums.append(total)
-    entry, skip_start = _place_entrance(layout, plan, x + PADDING, fork)
+    entry, skip_start = _place_entrance(layout, shape, x + PADDING, fork)
     first_box: Point = (left, main)
     leaving: list[Point] = []
     y = main
-    for lines in plan.lines:
-        start, way = _place_branch(layout, plan, lines, left, right, y)
-        if plan.joined:
+    for lines in shape.lines:
+        start, way = _place_branch(layout, shape, lines, left, right, y)
+        if shape.joined:
             layout.wires.append(Wire((fork, start) if start[1] == main else (fork, (fork[0], start[1]), start)))
             end_y = way[-1][1]
             if end_y == main:
@@ -132,48 +132,48 @@ def place_stage(layout: Layout, plan: StagePlan, x: float, top: float, main: flo
             if len(lines) > 1:  # back up to the main line, outside of where the lines turn
                 rise = right + 2 * TURN / 3
                 leaving += [(rise, way[-1][1]), (rise, main)]
-        y += len(lines) * (plan.box[1] + LINE_GAP)
-    if plan.stage.taps:
-        _place_taps(layout, plan, left, fork, total)
-    if plan.stage.identity:
-        height = main - plan.box[1] / 2 - SKIP_RISE
+        y += len(lines) * (shape.box[1] + LINE_GAP)
+    if shape.stage.taps:
+        _place_taps(layout, shape, left, fork, total)
+    if shape.stage.identity:
+        height = main - shape.box[1] / 2 - SKIP_RISE
         skip = (skip_start, (skip_start[0], height), (total[0], height), (total[0], main - SUM_RADIUS))
         layout.wires.append(Wire(skip, identity=True))
-    if plan.joined:
+    if shape.joined:
         return entry, [(total[0] + SUM_RADIUS, main)]
     return first_box, leaving
 
 
-def _place_entrance(layout: Layout, plan: StagePlan, x: float, fork: Point) -> tuple[Point, Point]:
+def _place_entrance(layout: Layout, shape: StageShape, x: float, fork: Point) -> tuple[Point, Point]:
     """Put the blocks between the edge `x` and the fork of the branches.
 
     Returns:
         Where the wire from before the stage ends, and where an identity begins.
     """
     main = fork[1]
-    if not plan.stage.entrance:
+    if not shape.stage.entrance:
         return fork, fork
     begin = way = (x, main)
-    x += FORK_GAP if plan.stage.identity else 0
-    for index, block in enumerate(plan.stage.entrance):
-        if index > 0 or plan.stage.identity:
+    x += FORK_GAP if shape.stage.identity else 0
+    for index, block in enumerate(shape.stage.entrance):
+        if index > 0 or shape.stage.identity:
             layout.wires.append(Wire((way, (x, main))))
-        layout.boxes.append(Box(block, x, main - plan.box[1] / 2, *plan.box))
-        way = (x + plan.box[0], main)
+        layout.boxes.append(Box(block, x, main - shape.box[1] / 2, *shape.box))
+        way = (x + shape.box[0], main)
         x = way[0] + BOX_GAP
     layout.wires.append(Wire((way, fork), arrow=False))
-    if plan.stage.identity:
+    if shape.stage.identity:
         layout.forks.append(begin)
     return begin, begin
 
 
-def _place_taps(layout: Layout, plan: StagePlan, left: float, fork: Point, total: Point) -> None:
+def _place_taps(layout: Layout, shape: StageShape, left: float, fork: Point, total: Point) -> None:
     """Put a stage's taps below the blocks of its branch, and lead them to the sum on a line below all."""
-    width, height = plan.box
+    width, height = shape.box
     main = fork[1]
     y = main + height + LINE_GAP
     gutter = y + (height + LINE_GAP) / 2
-    for position, block in enumerate(plan.stage.taps):
+    for position, block in enumerate(shape.stage.taps):
         x = left + position * (width + BOX_GAP)
         start = fork if position == 0 else (x - BOX_GAP / 2, main)
         if position > 0:
@@ -186,14 +186,14 @@ def _place_taps(layout: Layout, plan: StagePlan, left: float, fork: Point, total
 
 
 def _place_branch(
-    layout: Layout, plan: StagePlan, lines: Sequence[Sequence[str]], left: float, right: float, y: float
+    layout: Layout, shape: StageShape, lines: Sequence[Sequence[str]], left: float, right: float, y: float
 ) -> tuple[Point, list[Point]]:
     """Put the blocks of one branch, its first line centred at height `y`.
 
     Returns:
         Where the branch begins, and the beginning of the wire that leaves it.
     """
-    width, height = plan.box
+    width, height = shape.box
     # A short branch stands in the middle between fork and sum; the lines of a broken one all begin at the left.
     spare = right - left - len(lines[0]) * (width + BOX_GAP) + BOX_GAP if len(lines) == 1 else 0.0
     begin = (left + spare / 2, y)

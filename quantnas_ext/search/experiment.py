@@ -14,7 +14,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.space import RawFormatModelSpace
 from nni.tools.nnictl.config_utils import Experiments
 
-from quantnas_ext.search.processes import process_state
+from quantnas_ext.search.loop.processes import process_state
 
 
 class FolderExperiment(NasExperiment):

@@ -5,41 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from quantnas_ext.arguments import name_among, real_number, whole_number
-from quantnas_ext.errors import InputError, shown
-from quantnas_ext.search.budget import Budget, Multipliers
-from quantnas_ext.search.cost import Cost, ExpectedCost
-from quantnas_ext.search.distribution import ArchitectureDistribution, Draw
-from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer, regularization
-from quantnas_ext.search.selection import ArchitectureSelector
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """A cost that is added to the task loss as ``weight * E[cost] / cost at the uniform start``.
-
-    Attributes:
-        cost: what is penalised.
-        weight: eta of Shvetsov et al. (2024); negative rewards the cost.
-
-    Raises:
-        InputError: when the cost is none, or the weight no finite number.
-    """
-
-    cost: Cost
-    weight: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.cost, Cost):
-            raise InputError(f"{shown(self.cost)} is no cost to penalise; give one such as BitOps((1, 3, 32, 32))")
-        weight = real_number(f"the weight of a penalty on {self.cost.name},", self.weight)
-        object.__setattr__(self, "weight", weight)
+from quantnas_ext.costs.cost import Cost, ExpectedCost
+from quantnas_ext.costs.goals import Budget, Penalty
+from quantnas_ext.deriving.ranking import ArchitectureSelector
+from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
+from quantnas_ext.distribution.regularizers import REGULARIZERS, Regularizer, regularization
+from quantnas_ext.errors import InputError
+from quantnas_ext.search.multipliers import Multipliers
 
 
 def entropy_weight(maximum: float, t: float, epochs: int) -> float:

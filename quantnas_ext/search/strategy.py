@@ -13,23 +13,23 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from quantnas_ext.arguments import name_among, real_number, whole_number
+from quantnas_ext.costs.goals import Budget, Penalty
+from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, DrawnSoftmax
+from quantnas_ext.distribution.choices import ChoiceTree
+from quantnas_ext.distribution.regularizers import REGULARIZERS, Regularizer
+from quantnas_ext.distribution.relaxation import Relaxation, RelaxationName
 from quantnas_ext.errors import InputError, shown
-from quantnas_ext.quantization.noise import NoiseDistribution, NoiseMixture
-from quantnas_ext.search.budget import Budget
-from quantnas_ext.search.choice_tree import ChoiceTree
-from quantnas_ext.search.distribution import ArchitectureDistribution, DrawnSoftmax
-from quantnas_ext.search.evaluator import AccelerateEvaluator
-from quantnas_ext.search.lightning import QuantNASLightningModule
-from quantnas_ext.search.merged_blocks import MixedChoiceBlock, MixedSharedInput, share_activation_quantizers
-from quantnas_ext.search.mixed_arguments import MixedArguments
-from quantnas_ext.search.mixed_layers import MixedQuantConv2d, MixedQuantLinear
-from quantnas_ext.search.objective import Penalty, SearchObjective
-from quantnas_ext.search.regularizers import REGULARIZERS, Regularizer
-from quantnas_ext.search.relaxation import Relaxation, RelaxationName
-from quantnas_ext.search.search_plan import DERIVE_FROM, DeriveFrom
-from quantnas_ext.search.search_quantization import Evaluation, Mode, SearchQuantization
-from quantnas_ext.search.supernet import MixedLayerChoice
-from quantnas_ext.search.supernet_context import SupernetContext
+from quantnas_ext.quantization.noise.additive import NoiseDistribution, NoiseMixture
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.lightning import QuantNASLightningModule
+from quantnas_ext.search.loop.settings import DERIVE_FROM, DeriveFrom
+from quantnas_ext.search.objective import SearchObjective
+from quantnas_ext.supernet.context import SupernetContext
+from quantnas_ext.supernet.layer_choice import MixedLayerChoice
+from quantnas_ext.supernet.merged_blocks import MixedChoiceBlock, MixedSharedInput, share_activation_quantizers
+from quantnas_ext.supernet.mixed_arguments import MixedArguments
+from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d, MixedQuantLinear
+from quantnas_ext.supernet.quantization_mode import Evaluation, Mode, SearchQuantization
 
 
 class QuantNAS(DARTS):

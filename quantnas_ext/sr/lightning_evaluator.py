@@ -10,9 +10,9 @@ from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, Lightning
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from quantnas_ext.config import Config
-from quantnas_ext.search.sampling import EpochSampler
-from quantnas_ext.sr.patches import PatchDataset
+from quantnas_ext.runs.config import Config
+from quantnas_ext.search.loop.sampling import EpochSampler
+from quantnas_ext.sr.data.patches import PatchDataset
 
 __all__ = ["RestorationModule", "lightning_evaluator"]
 

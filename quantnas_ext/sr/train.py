@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from quantnas_ext import cli
-from quantnas_ext.sr.training import train
+from quantnas_ext.runs import command_line
+from quantnas_ext.sr.training.final_training import train
 
 __all__ = ["main"]
 
@@ -26,4 +26,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

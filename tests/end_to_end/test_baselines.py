@@ -11,12 +11,12 @@ import yaml
 from PIL import Image
 from skimage import data
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import load_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.operations import is_precision_label
-from quantnas_ext.sr.arch import QuantNASNetwork
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import load_config
+from quantnas_ext.sr.training.arch import QuantNASNetwork
 from recipes import baseline, prepare_data, search
 
 ARGUMENTS = {
@@ -184,7 +184,7 @@ def test_bad_input_is_named_and_leaves_nothing_behind(
     given = [] if kind == "uniform" else ["--config", str(config)]
     monkeypatch.setattr(sys, "argv", ["baseline.py", kind, *given, *rest])
     with pytest.raises(SystemExit) as end:
-        cli.run(baseline.main)
+        command_line.run(baseline.main)
     *notes, error = capsys.readouterr().err.splitlines()
     assert end.value.code == 2 and sentence in error and error.startswith("error: ")
     assert all(note.startswith("note: ") for note in notes)

@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 from skimage import data
 
-from quantnas_ext import cli
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import load_config
+from quantnas_ext.costs.cost import BitOps
 from quantnas_ext.errors import InputError
-from quantnas_ext.search import BitOps
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import load_config
 from recipes import demo, evaluate, prepare_data, search, train, upscale
 
 ROOT = Path(__file__).parents[2]
@@ -166,7 +166,7 @@ def test_a_search_refuses_bad_input_before_it_writes_anything(
         sys, "argv", ["search.py", "--config", str(workshop / "config.yaml"), "--set", f"run={run}", *changes]
     )
     with pytest.raises(SystemExit) as end:
-        cli.run(search.main)
+        command_line.run(search.main)
     error = capsys.readouterr().err
     assert end.value.code == 2 and sentence in error and error.startswith("error: ") and error.count("\n") == 1
     assert not run.exists()

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.costs.cost import BitOps
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import OPERATIONS, ChoiceBlock, operation_block, operations, register_operation, relu_conv
 from quantnas_ext.nn.operations import WITHOUT_PRECISION
 from quantnas_ext.quantization import QuantConv2d
-from quantnas_ext.search import BitOps, QuantNAS
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import build_space
 
 WIDTH = 24

@@ -15,7 +15,7 @@ from quantnas_ext.quantization import (
     reset_steps,
     set_activation_quantizer,
 )
-from quantnas_ext.search import QuantNAS
+from quantnas_ext.search.strategy import QuantNAS
 
 STEPS = {2: 0.6356, 3: 0.3721, 4: 0.2131, 8: 0.0203}
 

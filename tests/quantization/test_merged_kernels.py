@@ -2,7 +2,7 @@
 
 import torch
 
-from quantnas_ext.quantization.merged_kernels import MergedShape, NoiseCells, merged_kernels
+from quantnas_ext.quantization.noise.merged_kernels import MergedShape, NoiseCells, merged_kernels
 
 
 def test_noise_of_a_merged_kernel_has_the_variance_of_independent_noise_of_each_weight() -> None:

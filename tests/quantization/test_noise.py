@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quantnas_ext.quantization import add_quantization_noise, mixture_noise_scale, value_range
-from quantnas_ext.quantization.noise import NOISE_VARIANCE, relative_steps
+from quantnas_ext.quantization.noise.additive import NOISE_VARIANCE, relative_steps
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "gaussian"])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from quantnas_ext.quantization.noise import NOISE_VARIANCE
-from quantnas_ext.quantization.noise_bank import CHUNK, PERIOD, REACH, NoiseBank
+from quantnas_ext.quantization.noise.additive import NOISE_VARIANCE
+from quantnas_ext.quantization.noise.bank import CHUNK, PERIOD, REACH, NoiseBank
 
 LIKE = torch.zeros(())
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from quantnas_ext.config import load_config, save_config
 from quantnas_ext.errors import InputError
-from quantnas_ext.paths import named_folder_argument, path_argument
+from quantnas_ext.files.paths import named_folder_argument, path_argument
+from quantnas_ext.runs.config import load_config, save_config
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_a_relative_path_that_is_not_there_says_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from quantnas_ext.architecture import Architecture
-    from quantnas_ext.sr.folders import check_dataset_folder
-    from quantnas_ext.sr.images import list_images, read_image
-    from quantnas_ext.sr.score_files import check_new_file
-    from quantnas_ext.sr.weights import read_weights
+    from quantnas_ext.sr.data.folders import check_dataset_folder
+    from quantnas_ext.sr.data.images import list_images, read_image
+    from quantnas_ext.sr.evaluation.score_files import check_new_file
+    from quantnas_ext.sr.weights.weight_loading import read_weights
 
     monkeypatch.chdir(tmp_path)
     looks = [

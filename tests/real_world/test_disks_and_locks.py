@@ -20,19 +20,19 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 from PIL import Image
 
-from quantnas_ext import cli
-from quantnas_ext.atomic import WriteError, atomic_file, atomic_folder
-from quantnas_ext.config import Config, save_config
 from quantnas_ext.errors import InputError
+from quantnas_ext.files.atomic import WriteError, atomic_file, atomic_folder
+from quantnas_ext.files.lock import LOCK_FILES, run_lock
 from quantnas_ext.reporting.figures import save_figure
-from quantnas_ext.run_lock import LOCK_FILES, run_lock
-from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
-from quantnas_ext.sr import folders
-from quantnas_ext.sr.folders import prepare_dataset_folder
-from quantnas_ext.sr.images import write_png
-from quantnas_ext.sr.options import write_options
-from quantnas_ext.sr.score_files import check_new_file, write_json
-from quantnas_ext.sr.weights import read_weights, save_weights
+from quantnas_ext.runs import command_line
+from quantnas_ext.runs.config import Config, save_config
+from quantnas_ext.search.loop.checkpoint import load_checkpoint, save_checkpoint
+from quantnas_ext.sr.data import folders
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.data.images import write_png
+from quantnas_ext.sr.evaluation.score_files import check_new_file, write_json
+from quantnas_ext.sr.training.basicsr_options import write_options
+from quantnas_ext.sr.weights.weight_loading import read_weights, save_weights
 
 LIMIT = 256  # bytes that a file may have on the "full" disk of these tests
 
@@ -102,7 +102,7 @@ def test_a_library_that_meets_a_full_disk_by_itself_ends_the_recipe_in_a_sentenc
             np.savez(tmp_path / "of_a_library.npz", np.zeros(9999))
 
     with pytest.raises(SystemExit) as ended:
-        cli.run(main)
+        command_line.run(main)
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1 and "cannot be written (File too large)" in error
 
@@ -111,7 +111,7 @@ def test_a_full_disk_is_noticed_before_the_long_work(tmp_path: Path) -> None:
     with full_disk():
         for check in (
             lambda: check_new_file(tmp_path / "scores.json"),
-            lambda: cli.new_run_folder(tmp_path / "runs" / "new"),
+            lambda: command_line.new_run_folder(tmp_path / "runs" / "new"),
         ):
             with pytest.raises(WriteError, match="make room there"):
                 check()
@@ -164,7 +164,7 @@ def test_a_folder_made_meanwhile_is_taken_if_it_is_the_same_and_refused_if_not(t
 
 HOLDER = """
 import sys, time
-from quantnas_ext.run_lock import run_lock
+from quantnas_ext.files.lock import run_lock
 with run_lock(sys.argv[1]):
     open(sys.argv[1] + "/.search.ckpt.0123456789ab.tmp", "w").write("half")
     print("held", flush=True)
@@ -178,12 +178,12 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends_however_it_ends(tmp_p
     assert holder.stdout.readline() == "held\n"
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match=f"in use by process {holder.pid} on {os.uname().nodename}"):
-        with cli.held_run_folder(tmp_path, resume=True):
+        with command_line.held_run_folder(tmp_path, resume=True):
             pass
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}  # nothing of the live run was touched
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with cli.held_run_folder(tmp_path, resume=True), run_lock(tmp_path):
+    with command_line.held_run_folder(tmp_path, resume=True), run_lock(tmp_path):
         assert not list(tmp_path.glob("*.tmp"))  # what it was writing when it was killed
     assert {path.name for path in tmp_path.iterdir()} - LOCK_FILES == {"config.yaml"}
     with run_lock(tmp_path):  # nor is it held longer than it was
@@ -191,12 +191,12 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends_however_it_ends(tmp_p
 
 
 def test_the_second_of_two_fresh_runs_does_not_fill_the_first_ones_folder(tmp_path: Path) -> None:
-    with cli.held_run_folder(tmp_path / "run") as folder:
+    with command_line.held_run_folder(tmp_path / "run") as folder:
         lock = FileLock(folder / ".lock")
         with pytest.raises(TimeoutError):
             lock.acquire(blocking=False)
         (folder / "config.yaml").write_text("seed: 0\n")
-    with pytest.raises(InputError, match="already holds a run"), cli.held_run_folder(folder):
+    with pytest.raises(InputError, match="already holds a run"), command_line.held_run_folder(folder):
         pass
 
 

@@ -17,12 +17,16 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.costs.cost import BitOps
+from quantnas_ext.costs.goals import Penalty
+from quantnas_ext.costs.tracing import trace_layers
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ChoiceBlock, MutableQuantConv2d, MutableQuantLinear, SharedInput, operation_block
 from quantnas_ext.quantization import QuantConv2d
-from quantnas_ext.search import AccelerateEvaluator, BitOps, Penalty, QuantNAS, run_experiment
-from quantnas_ext.search.gap import derive_and_score
-from quantnas_ext.search.tracing import trace_layers
+from quantnas_ext.search.discretization_gap import derive_and_score
+from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRBasicSpace
 
 COST = BitOps((1, 3, 8, 8))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin, features
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.images import image_headers, image_size, read_image, read_picture
+from quantnas_ext.sr.data.images import image_headers, image_size, read_image, read_picture
 
 SUFFIXES = ["png", "jpg", "webp", "gif", "bmp", "tif", "jp2", "ppm", "tga"] + ["avif"] * features.check("avif")
 OPTIONS = {"tif": {"compression": "tiff_lzw"}, "webp": {"lossless": True}}

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image, features
 
-from quantnas_ext.config import DataConfig
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr import decoding
-from quantnas_ext.sr.basicsr_datasets import PairedFoldersDataset, WholeImagesDataset
-from quantnas_ext.sr.dataset_layout import DatasetLayout, dataset_pairs
-from quantnas_ext.sr.degradation import downscale
-from quantnas_ext.sr.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.folders import check_dataset_folder, prepare_dataset_folder
-from quantnas_ext.sr.images import list_images, read_image
-from quantnas_ext.sr.patches import PatchDataset
+from quantnas_ext.runs.config import DataConfig
+from quantnas_ext.sr.data import decoding
+from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
+from quantnas_ext.sr.data.degradation import downscale
+from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
+from quantnas_ext.sr.data.folders import check_dataset_folder, prepare_dataset_folder
+from quantnas_ext.sr.data.images import list_images, read_image
+from quantnas_ext.sr.data.patches import PatchDataset
+from quantnas_ext.sr.training.basicsr_datasets import PairedFoldersDataset, WholeImagesDataset
 
 
 def photo(seed: int, height: int = 96, width: int = 104) -> np.ndarray:

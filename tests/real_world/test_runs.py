@@ -14,12 +14,12 @@ from nni.tools.nnictl.config_utils import Experiments
 from PIL import Image
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import load_config, save_config
 from quantnas_ext.errors import InputError
-from quantnas_ext.run_identity import check_same_search, check_same_training
-from quantnas_ext.search.history import SearchHistory
-from quantnas_ext.sr.folders import prepare_dataset_folder
-from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.runs.config import load_config, save_config
+from quantnas_ext.runs.history import SearchHistory
+from quantnas_ext.runs.run_identity import check_same_search, check_same_training
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.weights.weight_loading import save_weights
 from recipes import demo, evaluate, search
 
 CONFIG = {
@@ -217,8 +217,8 @@ def test_an_image_that_bicubic_restores_without_error_is_infinite_in_tables_and_
 
 
 def test_a_history_with_undefined_numbers_stays_json(tmp_path: Path) -> None:
-    from quantnas_ext.search.choice_tree import ChoiceTree
-    from quantnas_ext.search.search_plan import EpochRecord
+    from quantnas_ext.distribution.choices import ChoiceTree
+    from quantnas_ext.search.loop.settings import EpochRecord
     from quantnas_ext.spaces import build_space
 
     tree = ChoiceTree.of(build_space(CONFIG["space"]["name"], CONFIG["space"]["arguments"]))

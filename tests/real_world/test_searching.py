@@ -21,12 +21,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
+from quantnas_ext.costs.cost import BitOps
+from quantnas_ext.costs.goals import Penalty
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import MutableQuantConv2d
-from quantnas_ext.search import AccelerateEvaluator, BitOps, EpochRecord, Penalty, QuantNAS, run_experiment
-from quantnas_ext.search.environment import REFUSED
-from quantnas_ext.search.processes import process_state
-from quantnas_ext.sr.patches import PatchDataset
+from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.environment import REFUSED
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.processes import process_state
+from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.search.strategy import QuantNAS
+from quantnas_ext.sr.data.patches import PatchDataset
 
 COST = BitOps((1, 3, 8, 8))
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.folders import prepare_dataset_folder
-from quantnas_ext.sr.training import train
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.training.final_training import train
 from recipes import train as train_recipe
 
 BLOCKS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "tail_0", "tail_1")

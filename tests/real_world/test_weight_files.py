@@ -13,12 +13,12 @@ from skimage import data
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import initial_step, quantized_layers, without_observation
-from quantnas_ext.sr.arch import QuantNASNetwork, trained_network
-from quantnas_ext.sr.folders import prepare_dataset_folder
-from quantnas_ext.sr.images import write_png
-from quantnas_ext.sr.weight_files import IDENTITY_KEY, read_weight_file
-from quantnas_ext.sr.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights import read_weights, save_weights
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.data.images import write_png
+from quantnas_ext.sr.training.arch import QuantNASNetwork, trained_network
+from quantnas_ext.sr.weights.weight_files import IDENTITY_KEY, read_weight_file
+from quantnas_ext.sr.weights.weight_identity import WeightIdentity
+from quantnas_ext.sr.weights.weight_loading import read_weights, save_weights
 from recipes import evaluate, train, upscale
 
 BLOCKS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "tail_0", "tail_1")
@@ -274,7 +274,7 @@ def test_files_that_are_no_weights_are_refused_and_run_nothing(
 
 
 def test_pretrained_weights_of_other_bits_do_not_come_in_through_basicsr(run: Path, tmp_path: Path) -> None:
-    from quantnas_ext.sr.training import train as train_by_options
+    from quantnas_ext.sr.training.final_training import train as train_by_options
 
     _, weights = save(basic(4), tmp_path / "four", identity=False)
     torch.save({"params": read_weights(weights)}, tmp_path / "four.pth")

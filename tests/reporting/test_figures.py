@@ -49,7 +49,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
 
 def test_drawing_leaves_pyplot_alone():
     program = (
-        "import sys, quantnas_ext.reporting.comparison, quantnas_ext.reporting.distributions;"
+        "import sys, quantnas_ext.sr.evaluation.comparison, quantnas_ext.reporting.distributions;"
         "import quantnas_ext.reporting.drawing, quantnas_ext.reporting.progress, quantnas_ext.reporting.table;"
         "print([name for name in ('matplotlib.pyplot', 'nni', 'basicsr', 'pytorch_lightning') if name in sys.modules])"
     )

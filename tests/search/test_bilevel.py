@@ -6,56 +6,26 @@ from typing import Any
 
 import pytest
 import torch
-from nni.mutable import Categorical
 from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, LightningModule, Trainer
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.nn.pytorch import ModelSpace
+from small_searches import batch, prepared
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from quantnas_ext.costs.cost import BitOps
+from quantnas_ext.costs.goals import Penalty
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn import MutableQuantConv2d
 from quantnas_ext.quantization import QuantConv2d, give_steps_a_group
-from quantnas_ext.search import (
-    AccelerateEvaluator,
-    BitOps,
-    EpochRecord,
-    Penalty,
-    QuantNAS,
-    SearchObjective,
-    run_experiment,
-)
-from quantnas_ext.search.layer_input import LayerInput
-from quantnas_ext.search.mixed_layers import MixedQuantConv2d
-from quantnas_ext.search.phases import frozen
+from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.phases import frozen
+from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.search.objective import SearchObjective
+from quantnas_ext.search.strategy import QuantNAS
+from quantnas_ext.supernet.layer_input import LayerInput
+from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d
 
 COST = BitOps((1, 2, 4, 4))
-
-
-class TwoWays(ModelSpace):
-    """A 1x1 and a 3x3 convolution to choose from, behind a layer of fixed precision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fixed = MutableQuantConv2d(2, 2, 1, bits=8)
-        candidates = {f"conv{k}": self.convolution(k) for k in (1, 3)}
-        self.layer = LayerChoice(candidates, label="layer")
-
-    def convolution(self, size: int) -> nn.Module:
-        bits = Categorical([4, 8], label=f"bits{size}")
-        return MutableQuantConv2d(2, 2, size, padding=size // 2, bias=False, bits=bits)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(self.fixed(x))
-
-
-def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(4, 2, 4, 4, generator=generator), torch.rand(4, 2, 4, 4, generator=generator)
-
-
-def prepared(**strategy: Any) -> tuple[TwoWays, QuantNAS]:
-    torch.manual_seed(0)
-    return TwoWays(), QuantNAS(**{"architecture_learning_rate": 0.1, **strategy})
 
 
 def test_one_step_is_an_adam_step_of_the_logits_and_then_a_clipped_one_of_the_weights(tmp_path: Path) -> None:

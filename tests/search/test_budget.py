@@ -2,89 +2,31 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nni
 import numpy as np
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-from test_search import COST, search, tiny_space
+from small_searches import COST, LinkedSpace, all_architectures, samples, search, tiny_space
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from quantnas_ext.costs.cost import BitOps, Cost, ParameterBytes, sample_cost
+from quantnas_ext.costs.goals import Budget, Penalty
+from quantnas_ext.deriving import knapsack
+from quantnas_ext.deriving.ranking import ArchitectureSelector
+from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn import MutableQuantConv2d
-from quantnas_ext.search import (
-    AccelerateEvaluator,
-    BitOps,
-    Budget,
-    ChoiceTree,
-    EpochRecord,
-    ParameterBytes,
-    Penalty,
-    QuantNAS,
-    knapsack,
-    run_experiment,
-)
-from quantnas_ext.search.budget import Multipliers
-from quantnas_ext.search.choice_tree import Choice
-from quantnas_ext.search.cost import Cost, sample_cost
-from quantnas_ext.search.distribution import ArchitectureDistribution
-from quantnas_ext.search.selection import ArchitectureSelector
-from quantnas_ext.search.supernet import SupernetModule
+from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.search.multipliers import Multipliers
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRRFDNSpace
-
-
-class LinkedSpace(ModelSpace):
-    """Two blocks, one inside the other's candidate, whose layers share one precision; a third block on its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        inner = LayerChoice({"a": self.conv("shared", 3), "b": nn.ReLU()}, label="inner")
-        self.outer = LayerChoice({"x": inner, "y": self.conv("shared"), "z": self.conv("own", 3)}, label="outer")
-        self.second = LayerChoice({"x": self.conv("shared"), "y": nn.Identity()}, label="second")
-        self.third = LayerChoice({"x": self.conv("last"), "y": self.conv("last", 3), "z": nn.ReLU()}, label="third")
-
-    def conv(self, label: str, kernel: int = 1) -> nn.Module:
-        return MutableQuantConv2d(3, 3, kernel, padding=kernel // 2, bits=nni.choice(label, [2, 4, 8]))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.third(self.second(self.outer(x)))
-
-
-def samples(tree: ChoiceTree, choices: list[Choice] | None = None) -> Iterator[dict[str, Any]]:
-    """All architectures of a space, each once and with the choices that matter for it."""
-    if choices is None:
-        yield from {str(sample): sample for sample in map(tree.complete, samples(tree, tree.roots()))}.values()
-        return
-    if not choices:
-        yield {}
-        return
-    first, *rest = choices
-    for value in first.values:
-        for below in samples(tree, tree.children(first.label, value)):
-            for others in samples(tree, rest):
-                yield {first.label: value, **below, **others}
-
-
-def all_architectures(
-    space: ModelSpace, distribution: ArchitectureDistribution, costs: list[Cost]
-) -> list[tuple[dict[str, Any], float, list[float]]]:
-    """Every architecture with its log joint probability and costs, without any of the code under test."""
-    logs = {label: logits.detach().double().log_softmax(0) for label, logits in distribution.logits.items()}
-    values = {choice.label: choice.values for choice in distribution.tree}
-    terms = [cost.terms(space) for cost in costs]
-    return [
-        (
-            sample,
-            sum(float(logs[label][values[label].index(value)]) for label, value in sample.items()),
-            [sample_cost(of, sample) for of in terms],
-        )
-        for sample in samples(distribution.tree)
-    ]
+from quantnas_ext.supernet.layer_choice import SupernetModule
 
 
 def expected_best(architectures: list[Any], maxima: list[float]) -> float:

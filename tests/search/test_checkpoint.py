@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.search.checkpoint import load_checkpoint, save_checkpoint
+from quantnas_ext.search.loop.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_only_a_whole_checkpoint_is_loaded(tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning.callbacks import Callback
-from test_bilevel import batch, prepared
+from small_searches import batch, prepared
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
 from quantnas_ext.errors import InputError
-from quantnas_ext.search import AccelerateEvaluator, QuantNAS
-from quantnas_ext.search.best_epoch import measuring
-from quantnas_ext.search.distribution import ArchitectureDistribution
-from quantnas_ext.search.sampling import FixedBatches
+from quantnas_ext.search.loop.best_epoch import measuring
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.sampling import FixedBatches
+from quantnas_ext.search.strategy import QuantNAS
 
 
 class LoggedRegression(LightningModule):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, Trainer
 from nni.nas.strategy import DARTS
-from test_search import RestorationModule
+from small_searches import RestorationModule
 from torch.utils.data import TensorDataset
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.search import ChoiceTree, run_experiment
+from quantnas_ext.distribution.choices import ChoiceTree
+from quantnas_ext.search.experiment import run_experiment
 from quantnas_ext.search.nni_darts import MixedPrecisionLayer, nni_darts
 from quantnas_ext.spaces import build_space
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from quantnas_ext.search import entropy_weight
+from quantnas_ext.search.objective import entropy_weight
 
 
 def test_entropy_weight_follows_the_papers_schedule() -> None:

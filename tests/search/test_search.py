@@ -11,49 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, LightningModule, Trainer
+from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, Trainer
 from nni.nas.experiment import NasExperiment
-from torch.utils.data import TensorDataset
+from small_searches import COST, RestorationModule, search, tiny_data, tiny_space
 
+from quantnas_ext.costs.goals import Penalty
 from quantnas_ext.errors import InputError
-from quantnas_ext.search import AccelerateEvaluator, BitOps, EpochRecord, Penalty, QuantNAS, run_experiment
-from quantnas_ext.search.strategy import ArchitectureDistribution
-from quantnas_ext.spaces import SRBasicSpace
-
-COST = BitOps((1, 3, 8, 8))
-
-
-def tiny_space() -> SRBasicSpace:
-    torch.manual_seed(0)
-    operations = {"head": ["conv_3x3", "conv_5x5"], "body": ["fac_3x3", "conv_5x5"], "skip": ["conv_1x1", "conv_3x3"]}
-    return SRBasicSpace(
-        scale=2, width=6, cells=1, adq=False, bits=[4, 8], upsample=["conv_3x3"], tail=["conv_1x1"], **operations
-    )
-
-
-def tiny_data() -> TensorDataset:
-    generator = torch.Generator().manual_seed(0)
-    high = torch.rand(16, 3, 16, 16, generator=generator)
-    return TensorDataset(torch.nn.functional.avg_pool2d(high, 2), high)
-
-
-def search(
-    tmp_path: Path,
-    *,
-    penalty: float = 0.0,
-    entropy: float = 0.0,
-    epochs: int = 3,
-    strategy: dict[str, Any] | None = None,
-    **evaluator: Any,
-) -> tuple[QuantNAS, dict[str, Any], list[EpochRecord]]:
-    records: list[EpochRecord] = []
-    options = {"costs": [Penalty(COST, penalty)], "entropy": entropy, "architecture_learning_rate": 0.3}
-    searcher = QuantNAS(**{**options, **(strategy or {})})
-    evaluator = {"epochs": epochs, "steps_per_epoch": 8, "batch_size": 2, "on_epoch": records.append, **evaluator}
-    sample = run_experiment(
-        tiny_space(), AccelerateEvaluator(tiny_data(), tiny_data(), **evaluator), searcher, tmp_path / "nni"
-    )
-    return searcher, sample, records
+from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.search.strategy import ArchitectureDistribution, QuantNAS
 
 
 def extreme(largest: bool) -> float:
@@ -130,17 +97,6 @@ def test_warm_up_leaves_the_logits_alone(tmp_path: Path) -> None:
         )
 
 
-class RestorationModule(LightningModule):
-    """The smallest Lightning module that NNI's own evaluator takes."""
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        inputs, targets = batch
-        return torch.nn.functional.l1_loss(self.model(inputs), targets)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), 1e-3)
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_nnis_own_lightning_evaluator_runs_the_same_strategy(tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -165,8 +121,8 @@ import sys, json, torch
 sys.path[:0] = sys.argv[4:]
 from accelerate import PartialState
 from pathlib import Path
-from test_search import COST, search
-from quantnas_ext.search import Budget
+from small_searches import COST, search
+from quantnas_ext.costs.goals import Budget
 relaxation, quantization = sys.argv[2:4]
 options = {"costs": [Budget(COST, 5e6)], "relaxation": relaxation, "quantization": quantization}
 strategy, sample, records = search(Path(sys.argv[1]), entropy=0.1, strategy=options, derive_from="best")
@@ -189,7 +145,7 @@ def test_two_processes_agree_on_logits_weights_and_architecture(
     here = Path(__file__).parent
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    command += [str(tmp_path), relaxation, quantization, str(here), str(here.parents[1])]
+    command += [str(tmp_path), relaxation, quantization, str(here.parent), str(here.parents[1])]
     subprocess.run(command, check=True, env=environment, timeout=300)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert ranks[0] == ranks[1]
@@ -199,7 +155,7 @@ KILLED = """
 import sys
 sys.path[:0] = sys.argv[2:]
 from pathlib import Path
-from test_search import search
+from small_searches import search
 search(Path(sys.argv[1]), entropy=0.1, epochs=40, checkpoint=Path(sys.argv[1], "search.ckpt"))
 """
 
@@ -209,7 +165,7 @@ def test_a_killed_search_leaves_a_whole_checkpoint_behind(tmp_path: Path) -> Non
     script.write_text(KILLED)
     here = Path(__file__).parent
     process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path), str(here), str(here.parents[1])], stderr=subprocess.DEVNULL
+        [sys.executable, str(script), str(tmp_path), str(here.parent), str(here.parents[1])], stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "search.ckpt").exists() and time.monotonic() < deadline and process.poll() is None:

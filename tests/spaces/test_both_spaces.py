@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import AdaDMResidual, ADQResidual
 from quantnas_ext.quantization import HWGQActivationQuantizer, LSQActivationQuantizer, QuantConv2d
-from quantnas_ext.search import ChoiceTree, QuantNAS
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SPACES, build_space, check_input_side
-from quantnas_ext.sr.folders import prepare_dataset_folder
-from quantnas_ext.sr.images import write_png
-from quantnas_ext.sr.weights import save_weights
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.data.images import write_png
+from quantnas_ext.sr.weights.weight_loading import save_weights
 from recipes import evaluate, search, train, upscale
 
 FEW: dict[str, dict[str, Any]] = {

@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 
-from quantnas_ext.config import load_config, shipped_configs
 from quantnas_ext.nn.esa import SMALLEST_SIDE
+from quantnas_ext.runs.config import load_config, shipped_configs
 from quantnas_ext.spaces import SPACES, build_space
 
 

@@ -9,11 +9,12 @@ from nni.nas.space import model_context
 from torch import nn
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.costs.cost import BitOps, ExpectedCost
+from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import QuantConv2d
 from quantnas_ext.reporting.drawing import architecture_figure
-from quantnas_ext.search import BitOps, ChoiceTree, ExpectedCost
-from quantnas_ext.search.distribution import ArchitectureDistribution
 from quantnas_ext.spaces import SRBasicSpace, build_space
 
 

@@ -10,11 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.costs.cost import BitOps, ExpectedCost
+from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ESA, ADQResidual
 from quantnas_ext.quantization import QuantConv2d
-from quantnas_ext.search import BitOps, ChoiceTree, ExpectedCost, QuantNAS
-from quantnas_ext.search.distribution import ArchitectureDistribution
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRRFDNSpace, build_space
 
 SHAPE = (1, 3, 17, 21)

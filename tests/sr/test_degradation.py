@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.degradation import check_scale, crop_to_multiple, downscale, upscale_bicubic
-from quantnas_ext.sr.metrics import evaluate_bicubic
+from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale, upscale_bicubic
+from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

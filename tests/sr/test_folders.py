@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.degradation import crop_to_multiple, downscale
-from quantnas_ext.sr.folders import check_dataset_folder, prepare_dataset_folder
-from quantnas_ext.sr.images import list_images, read_image, write_png
+from quantnas_ext.sr.data.degradation import crop_to_multiple, downscale
+from quantnas_ext.sr.data.folders import check_dataset_folder, prepare_dataset_folder
+from quantnas_ext.sr.data.images import list_images, read_image, write_png
 
 
 def test_whole_images_are_cropped_to_the_scale_and_reduced(

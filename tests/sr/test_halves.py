@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from quantnas_ext import notices
-from quantnas_ext.config import DataConfig
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr import mosaics
-from quantnas_ext.sr.degradation import downscale
-from quantnas_ext.sr.folders import prepare_dataset_folder
-from quantnas_ext.sr.halves import GAP, split_photographs
-from quantnas_ext.sr.images import list_images, tensor_to_image, write_png
-from quantnas_ext.sr.origins import ORIGINS_NAME, photograph_digest
-from quantnas_ext.sr.patches import PatchDataset, split_dataset
-from quantnas_ext.sr.photographs import SUB_IMAGE, with_photographs
+from quantnas_ext.runs.config import DataConfig
+from quantnas_ext.sr.data import mosaics
+from quantnas_ext.sr.data.degradation import downscale
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.data.halves import GAP, split_photographs
+from quantnas_ext.sr.data.images import list_images, tensor_to_image, write_png
+from quantnas_ext.sr.data.origins import ORIGINS_NAME, photograph_digest
+from quantnas_ext.sr.data.patches import PatchDataset, split_dataset
+from quantnas_ext.sr.data.photographs import SUB_IMAGE, with_photographs
 
 PATCH = 12
 SCALE = 2

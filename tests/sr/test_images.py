@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.images import image_size, list_images, read_image, read_picture, tensor_to_image, write_png
+from quantnas_ext.sr.data.images import image_size, list_images, read_image, read_picture, tensor_to_image, write_png
 
 
 def test_every_kind_of_image_becomes_8_bit_rgb(photographs: dict[str, np.ndarray], tmp_path: Path) -> None:

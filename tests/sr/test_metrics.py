@@ -11,11 +11,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.degradation import crop_to_multiple, downscale, upscale_bicubic
-from quantnas_ext.sr.folders import prepare_dataset_folder
-from quantnas_ext.sr.images import image_to_tensor, tensor_to_image, write_png
-from quantnas_ext.sr.metrics import evaluate_bicubic, evaluate_folder, psnr_y, ssim_y
-from quantnas_ext.sr.score_files import scores_table, write_json
+from quantnas_ext.sr.data.degradation import crop_to_multiple, downscale, upscale_bicubic
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.data.images import image_to_tensor, tensor_to_image, write_png
+from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder, psnr_y, ssim_y
+from quantnas_ext.sr.evaluation.score_files import scores_table, write_json
 
 
 class Bicubic(nn.Module):

@@ -10,12 +10,17 @@ import torch
 from basicsr.models import build_model
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import load_config
 from quantnas_ext.quantization import initial_step, quantized_layers
-from quantnas_ext.sr import arch  # noqa: F401 (enters the network in the registry of BasicSR)
-from quantnas_ext.sr import model as model_module
-from quantnas_ext.sr.model import QuantNASModel
-from quantnas_ext.sr.options import final_training_options, parse_arguments, read_options, write_options
+from quantnas_ext.runs.config import load_config
+from quantnas_ext.sr.training import arch  # noqa: F401 (enters the network in the registry of BasicSR)
+from quantnas_ext.sr.training import model as model_module
+from quantnas_ext.sr.training.basicsr_options import (
+    final_training_options,
+    parse_arguments,
+    read_options,
+    write_options,
+)
+from quantnas_ext.sr.training.model import QuantNASModel
 
 FULL_PRECISION_ITER = 2
 

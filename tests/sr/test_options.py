@@ -6,9 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from quantnas_ext.config import load_config
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.options import final_training_options, parse_arguments, read_options, write_options
+from quantnas_ext.runs.config import load_config
+from quantnas_ext.sr.training.basicsr_options import (
+    final_training_options,
+    parse_arguments,
+    read_options,
+    write_options,
+)
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.degradation import downscale
-from quantnas_ext.sr.folders import prepare_dataset_folder
-from quantnas_ext.sr.images import tensor_to_image
-from quantnas_ext.sr.patches import PatchDataset, split_dataset
+from quantnas_ext.sr.data.degradation import downscale
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.data.images import tensor_to_image
+from quantnas_ext.sr.data.patches import PatchDataset, split_dataset
 
 PATCH = 24
 

@@ -9,9 +9,9 @@ from PIL import Image
 from torchvision.models import alexnet
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr import perceptual
-from quantnas_ext.sr.metrics import evaluate_bicubic
-from quantnas_ext.sr.perceptual import backbone_file, load_lpips
+from quantnas_ext.sr.evaluation import perceptual
+from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic
+from quantnas_ext.sr.evaluation.perceptual import backbone_file, load_lpips
 
 
 @pytest.fixture

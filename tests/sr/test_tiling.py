@@ -11,15 +11,15 @@ from skimage import data
 from torch import Tensor, nn
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ESA, ADQResidual
-from quantnas_ext.search import ChoiceTree
 from quantnas_ext.spaces import build_space
-from quantnas_ext.sr import upscaling
-from quantnas_ext.sr.degradation import upscale_bicubic
-from quantnas_ext.sr.images import image_to_tensor, tensor_to_image
-from quantnas_ext.sr.tiling import check_tile, tile_margin, upscale_tiles
-from quantnas_ext.sr.upscaling import upscale, upscale_opacity
+from quantnas_ext.sr.data.degradation import upscale_bicubic
+from quantnas_ext.sr.data.images import image_to_tensor, tensor_to_image
+from quantnas_ext.sr.evaluation import upscaling
+from quantnas_ext.sr.evaluation.tiling import check_tile, tile_margin, upscale_tiles
+from quantnas_ext.sr.evaluation.upscaling import upscale, upscale_opacity
 
 IMAGE = data.coffee()[100:211, 200:331]
 """111 x 131 pixels: no multiple of anything."""

@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.config import load_config
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import quantized_layers
-from quantnas_ext.sr.arch import QuantNASNetwork
-from quantnas_ext.sr.images import read_picture
-from quantnas_ext.sr.metrics import evaluate_folder
-from quantnas_ext.sr.training import train
-from quantnas_ext.sr.weights import read_weights
+from quantnas_ext.runs.config import load_config
+from quantnas_ext.sr.data.images import read_picture
+from quantnas_ext.sr.evaluation.metrics import evaluate_folder
+from quantnas_ext.sr.training.arch import QuantNASNetwork
+from quantnas_ext.sr.training.final_training import train
+from quantnas_ext.sr.weights.weight_loading import read_weights
 
 Recipe = Callable[[str], Callable[[list[str]], None]]
 

@@ -2,7 +2,7 @@
 
 from basicsr.data.data_sampler import EnlargedSampler
 
-from quantnas_ext.sr.training_order import SeededSampler
+from quantnas_ext.sr.training.training_order import SeededSampler
 
 
 def order(seed: int, epoch: int = 0, rank: int = 0, processes: int = 1, done: int = 0) -> list[int]:

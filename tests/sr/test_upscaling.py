@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext.sr.images import Picture
-from quantnas_ext.sr.upscaling import upscale, upscale_picture
+from quantnas_ext.sr.data.images import Picture
+from quantnas_ext.sr.evaluation.upscaling import upscale, upscale_picture
 
 
 class Repeat(nn.Module):

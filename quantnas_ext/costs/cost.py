@@ -1,0 +1,170 @@
+"""What an architecture costs, and the expectation of that over a distribution of architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantnas_ext.arguments import shape
+from quantnas_ext.costs.tracing import TracedLayer, trace_layers
+from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
+from quantnas_ext.distribution.choices import Context
+from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost that is a sum over layers, each with a value for each precision.
+
+    A new cost is one subclass with a ``name`` and a ``layer_cost``.
+
+    Attributes:
+        input_shape: the input for which it is counted, with its batch dimension.
+
+    Raises:
+        InputError: for what is no such shape.
+    """
+
+    input_shape: tuple[int, ...] = (1, 3, 32, 32)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", shape("input_shape", self.input_shape))
+
+    @property
+    def name(self) -> str:
+        """How logs and files call it."""
+        raise NotImplementedError(f"{type(self).__name__} has no name")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What it counts, as plain values: a search goes on only with costs of the same fingerprints."""
+        return {"cost": self.name, "input": list(self.input_shape)}
+
+    def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
+        """Cost of one layer at one precision."""
+        raise NotImplementedError(f"{type(self).__name__} has no layer_cost")
+
+    def terms(self, model: nn.Module) -> dict[frozenset[Context], float]:
+        """The cost as a polynomial: for each set of choices ``(label, value)`` what they cost together.
+
+        The empty set holds what is always there. The cost of an architecture is the sum over the sets it contains.
+
+        Raises:
+            InputError: when ``model`` cannot be traced (see ``trace_layers``).
+        """
+        terms: dict[frozenset[Context], float] = {}
+        for layer in trace_layers(model, self.input_shape):
+            context = frozenset(layer.context)
+            if layer.precision_label is None:
+                precision = layer.precision or Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS)
+                options = {context: self.layer_cost(layer, precision)}
+            else:
+                options = {
+                    context | {(layer.precision_label, value)}: self.layer_cost(layer, Precision.parse(value))
+                    for value in layer.precisions
+                }
+            for choices, cost in options.items():
+                # A choice within a candidate of its own label never takes a second value.
+                if cost and len({label for label, _ in choices}) == len(choices):
+                    terms[choices] = terms.get(choices, 0.0) + cost
+        return terms
+
+    def of_network(self, network: nn.Module) -> float:
+        """Cost of a concrete network (no choices left)."""
+        return sum(self.terms(network).values())
+
+
+@dataclass(frozen=True)
+class BitOps(Cost):
+    """Bit operations: multiply-accumulates times weight bits times activation bits, summed over all layers.
+
+    Source: Shvetsov et al., "QuantNAS for Super Resolution", IEEE Access 12 (2024). Its figures are for a 32x32 input.
+    A layer that is not quantized counts with 32 x 32 bits.
+    """
+
+    @property
+    def name(self) -> str:
+        """``bitops``."""
+        return "bitops"
+
+    def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
+        """``MACs * weight bits * activation bits``."""
+        return float(layer.macs * precision.weight_bits * precision.activation_bits)
+
+
+@dataclass(frozen=True)
+class ParameterBytes(Cost):
+    """Bytes of the parameters: weights at their bits; all else at four bytes each.
+
+    That is biases, normalisation with its running mean and variance, and the learned steps of quantizers. Fixed steps
+    (HWGQ) are not stored.
+    """
+
+    @property
+    def name(self) -> str:
+        """``bytes``."""
+        return "bytes"
+
+    def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
+        """Bytes of one layer."""
+        steps = layer.channels if precision.weight_bits != FULL_PRECISION_BITS else 0
+        if layer.weights and precision.activation_bits != FULL_PRECISION_BITS and layer.learned_activation_step:
+            steps += 1
+        return layer.weights * precision.weight_bits / 8 + 4.0 * (layer.other_parameters + steps)
+
+
+class ExpectedCost(nn.Module):
+    """Expectation of a cost over the architectures of a distribution, exact, with exact gradients.
+
+    Args:
+        cost: what to count.
+        model: the space or supernet.
+        distribution: over the choices of ``model``.
+    """
+
+    index: Tensor
+    coefficients: Tensor
+
+    def __init__(self, cost: Cost, model: nn.Module, distribution: ArchitectureDistribution) -> None:
+        super().__init__()
+        self.cost = cost
+        self._tree = distribution.tree
+        self.terms = cost.terms(model)
+        columns = max(len(choice.values) for choice in distribution.tree)
+        values = {choice.label: choice.values for choice in distribution.tree}
+        one = len(distribution.tree) * columns  # an entry behind the table that holds 1: sets of few choices are padded
+        width = max((len(choices) for choices in self.terms), default=0) or 1
+        index = torch.full((len(self.terms), width), one)
+        for row, choices in enumerate(self.terms):
+            # In one order in every process, as products of floats depend on it; that of a set does not last.
+            for column, (label, value) in enumerate(sorted(choices, key=str)):
+                index[row, column] = distribution.rows[label] * columns + values[label].index(value)
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer(
+            "coefficients", torch.tensor(list(self.terms.values()), dtype=torch.float64), persistent=False
+        )
+
+    def forward(self, draw: Draw) -> Tensor:
+        """Expected cost under a draw: a float64 scalar, differentiable in the draw's probabilities."""
+        table = torch.cat([draw.expectation.flatten(), draw.expectation.new_ones(1)])
+        return table[self.index].double().prod(dim=1) @ self.coefficients
+
+    def of(self, sample: Mapping[str, Any]) -> float:
+        """Cost of one architecture; labels that do not matter for it may be missing.
+
+        Raises:
+            InputError: when a label that matters is missing or has an unknown value.
+        """
+        return sample_cost(self.terms, self._tree.complete(sample))
+
+
+def sample_cost(terms: Mapping[frozenset[Context], float], sample: Mapping[str, Any]) -> float:
+    """Cost of one architecture from a cost's ``terms``, for a sample that ``ChoiceTree.complete`` has checked."""
+    return sum(
+        cost
+        for choices, cost in terms.items()
+        if all(label in sample and sample[label] == value for label, value in choices)
+    )

@@ -1,0 +1,278 @@
+"""What every layer of a space costs, and under which choices it is there: found by running the space once."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from nni.mutable import Mutable
+from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from quantnas_ext.costs.dry_run import SharedVariants, dry_run, refuse_searched_shapes
+from quantnas_ext.distribution.choices import Context
+from quantnas_ext.errors import InputError
+from quantnas_ext.nn.choice_block import SharedInput
+from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
+from quantnas_ext.quantization.layers import QuantizedLayer
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
+FUSED = (nn.RNNBase, nn.Bilinear)
+"""Layers whose products happen inside one operation that torch's own counter does not know either."""
+
+RUNNING_STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class TracedLayer:
+    """One place where a space computes or keeps parameters.
+
+    Attributes:
+        path: module path in the space.
+        macs: multiply-accumulate operations for one sample (0 for what is no convolution and no linear layer).
+        weights: elements of its weight, which are stored at its precision.
+        channels: elements of the weight's first dimension, each of which has a step when quantized.
+        other_parameters: elements of everything else that is stored (bias, batch norm with its running statistics), at
+            32 bits.
+        context: the choices ``(label, value)`` under which it is there.
+        precision: the precision it always has, or None where it is searched.
+        precision_label: label of its precision where that is searched.
+        precisions: the values of that label.
+        learned_activation_step: whether an activation quantizer of it learns its step, which is then stored.
+    """
+
+    path: str
+    macs: int
+    weights: int
+    channels: int
+    other_parameters: int
+    context: tuple[Context, ...]
+    precision: Precision | None
+    precision_label: str | None = None
+    precisions: tuple[Any, ...] = ()
+    learned_activation_step: bool = True
+
+
+def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedLayer]:
+    """Run a copy of a model space, supernet or concrete network once and list its layers.
+
+    Every candidate of every layer choice is run, so layers under all choices are seen; neither the model nor torch's
+    random state is touched. MACs are those of convolutions, transposed ones too, and linear layers; torch's own counter
+    runs along, so that nothing else that multiplies matrices goes unnoticed.
+
+    Args:
+        model: space, supernet or network.
+        input_shape: shape of an input with its batch dimension, for example ``(1, 3, 32, 32)``; MACs are per sample.
+
+    Raises:
+        InputError: when the shape is none; when widths, kernel sizes or depths are searched, whose cost is not a sum
+            over candidates; when the model cannot run an input of this shape; when it multiplies matrices outside of
+            the layers that are counted; when one layer stands under different choices.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        model = copy.deepcopy(model).eval()
+        trace = _Trace(model)
+        with _unfused(), trace.counter:
+            dry_run(model, input_shape, device)
+    trace.refuse_uncounted()
+    return trace.layers(input_shape[0])
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Attention as plain matrix products, which torch's counter sees on every device."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _as_they_are(layer: QuantizedLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Operands of a layer that does not quantize."""
+    return x, layer.weight, layer.bias
+
+
+class _Trace:
+    """What the modules of a copy of a model compute, and under which choices; it changes that copy.
+
+    Args:
+        model: the copy; every candidate of its layer choices will run.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        # Products with a single vector are the only ones that the counter leaves out.
+        self.counter = FlopCounterMode(
+            display=False,
+            custom_mapping={
+                torch.ops.aten.mv: lambda matrix, *_, **__: 2 * math.prod(matrix),
+                torch.ops.aten.addmv: lambda _, matrix, *__, **___: 2 * math.prod(matrix),
+            },
+        )
+        self._model = model
+        self._macs: dict[nn.Module, int] = {}
+        self._operations: dict[nn.Module, int] = {}  # of a module itself, without its children's
+        self._contexts: dict[nn.Module, set[frozenset[Context]]] = {}
+        self._chosen: list[Context] = []
+        self._open: list[list[int]] = []  # for every running module: count at its begin, and what its children counted
+        for path, module in model.named_modules():
+            refuse_searched_shapes(path, module)
+            if isinstance(module, LayerChoice):
+                module.forward = self._all_candidates(module)  # type: ignore[method-assign]
+            elif isinstance(module, SharedInput):  # a supernet's would compute its blocks together
+                module.forward = partial(SharedInput.forward, module)  # type: ignore[method-assign]
+            elif isinstance(module, QuantizedLayer):  # finding steps takes most of the time, and no step is needed
+                module.operands = partial(_as_they_are, module)  # type: ignore[method-assign]
+            module.register_forward_pre_hook(self._begin)
+            module.register_forward_hook(self._end, with_kwargs=True)
+
+    def _all_candidates(self, choice: LayerChoice) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            outputs = []
+            for name in choice.names:
+                self._chosen.append((choice.label, name))
+                outputs.append(choice[name](*args, **kwargs))
+                self._chosen.pop()
+            return outputs[0]
+
+        return forward
+
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        self._open.append([self.counter.get_total_flops(), 0])
+
+    def _end(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        begin, below = self._open.pop()
+        whole = self.counter.get_total_flops() - begin
+        if self._open:
+            self._open[-1][1] += whole
+        self._operations[module] = self._operations.get(module, 0) + whole - below
+        if isinstance(module, LAYER_TYPES):
+            self._contexts.setdefault(module, set()).add(frozenset(self._chosen))
+            counted = (inputs[0] if inputs else keywords["input"]) if isinstance(module, TRANSPOSED) else output
+            macs = counted.numel() * module.weight[0].numel() if isinstance(counted, Tensor) else 0
+            self._macs[module] = self._macs.get(module, 0) + macs
+
+    def refuse_uncounted(self) -> None:
+        """Complain of modules that computed something else than what their layer types say."""
+        wrong = [
+            f"{path!r} ({type(module).__name__})"
+            for path, module in self._model.named_modules()
+            if self._operations.get(module, 0) != 2 * self._macs.get(module, 0)
+            or (isinstance(module, FUSED) and module in self._operations)
+        ]
+        if wrong:
+            raise InputError(
+                f"the multiplications of module {', '.join(wrong[:5])}{' and others' if wrong[5:] else ''} cannot be "
+                "counted; use convolution and linear layers, each called as a module, or search without costs"
+            )
+
+    def layers(self, batch: int) -> list[TracedLayer]:
+        """All layers, each once.
+
+        Args:
+            batch: how many samples the input had.
+        """
+        places: dict[nn.Module, tuple[str, tuple[Context, ...]]] = {}
+        self._place(self._model, "", (), places, set())
+        layers = []
+        seen: set[int] = set()
+        for module, (path, context) in places.items():
+            contexts = self._contexts.get(module, set())
+            if len(contexts) > 1:
+                uses = " and ".join(sorted(_described(context) for context in contexts))
+                raise InputError(
+                    f"layer {path!r} ({type(module).__name__}) stands under different choices ({uses}), so its cost is "
+                    "not that of one candidate; give every candidate layers of its own"
+                )
+            if isinstance(module, LAYER_TYPES):
+                seen.update(map(id, module.parameters(recurse=False)))
+                layers.append(_layer(module, path, context, self._macs.get(module, 0) // batch))
+                continue
+            own: list[Tensor] = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+            seen.update(map(id, own))
+            own += [b for name, b in module.named_buffers(recurse=False) if name in RUNNING_STATISTICS]
+            layers.append(TracedLayer(path, 0, 0, 0, sum(tensor.numel() for tensor in own), context, None))
+        return layers
+
+    def _place(
+        self,
+        module: nn.Module,
+        path: str,
+        context: tuple[Context, ...],
+        places: dict[nn.Module, tuple[str, tuple[Context, ...]]],
+        seen: set[tuple[nn.Module, frozenset[Context]]],
+    ) -> None:
+        """Note where every module that keeps something stands, and the choices above all places of it."""
+        if (module, frozenset(context)) in seen:
+            return
+        seen.add((module, frozenset(context)))
+        if isinstance(module, LAYER_TYPES) or (_keeps_something(module) and not hasattr(module, "arch_parameters")):
+            places.setdefault(module, (path, context))
+            self._contexts.setdefault(module, set()).add(frozenset(context))
+        if isinstance(module, LAYER_TYPES):
+            return
+        if isinstance(module, SharedVariants):
+            self._place(module.variants[0], f"{path}.variants.0", context, places, seen)
+            return
+        # Not named_children, which leaves out the second of two candidates that are one module.
+        for name, child in module._modules.items():
+            if child is None:
+                continue
+            chosen: tuple[Context, ...] = ()
+            if isinstance(module, LayerChoice):
+                value = next(candidate for candidate in module.names if str(candidate) == name)
+                chosen = ((module.label, value),)
+            self._place(child, f"{path}.{name}" if path else name, context + chosen, places, seen)
+
+
+def _keeps_something(module: nn.Module) -> bool:
+    own = next(module.parameters(recurse=False), None)
+    return own is not None or any(name in RUNNING_STATISTICS for name, _ in module.named_buffers(recurse=False))
+
+
+def _described(context: frozenset[Context]) -> str:
+    return ", ".join(sorted(f"{label} = {value}" for label, value in context)) or "always there"
+
+
+def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int) -> TracedLayer:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    bias = module.bias
+    precision, label, values = Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS), None, ()
+    searched = searched_precision(module)
+    if searched is not None:
+        label, values = searched.label, tuple(searched.values)
+    elif isinstance(module, QuantizedLayer):
+        precision = module.precision
+    return TracedLayer(
+        path=path,
+        macs=macs,
+        weights=weight.numel(),
+        channels=weight.shape[0],
+        other_parameters=0 if bias is None else math.prod(bias.shape),  # type: ignore[arg-type, union-attr]
+        context=context,
+        precision=None if label else precision,
+        precision_label=label,
+        precisions=values,
+        learned_activation_step=getattr(module, "activation_kind", "lsq") == "lsq",
+    )
+
+
+def searched_precision(module: nn.Module) -> Any | None:
+    """The NNI choice of a layer's precision, or None where the precision is fixed or there is none."""
+    if isinstance(module, ParametrizedModule):
+        bits = module.trace_kwargs.get("bits")
+    else:
+        bits = getattr(module, "bits_choice", None)
+    return bits if isinstance(bits, Mutable) else None

@@ -1,0 +1,1 @@
+"""Quantization noise: its size, its random numbers, and convolutions with it."""

@@ -1,0 +1,1 @@
+"""Runs: their configuration and identity, what they record, how their commands start and end."""

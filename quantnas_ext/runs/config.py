@@ -1,0 +1,422 @@
+"""The configuration of a run: defaults live here, YAML files hold only what differs from them.
+
+`load_config` reads a file, applies `--set key=value` overrides and checks everything; `save_config` writes the whole
+configuration beside a result, and reading that file gives an equal configuration back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.paths import expanded, seen_from
+from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "SearchConfig",
+    "SpaceConfig",
+    "TrainConfig",
+    "add_config_arguments",
+    "load_config",
+    "save_config",
+    "shipped_configs",
+]
+
+RUN_SIGNS = ("search.ckpt", "history.json", "nni")
+"""What a search leaves in its run folder beside `config.yaml`, as soon as it has begun."""
+
+
+@dataclass
+class SpaceConfig:
+    """Which model space is searched.
+
+    Attributes:
+        name: The space's name.
+        arguments: What the space is built with, such as `scale` and `width`; the space itself checks them.
+    """
+
+    name: str = "sr_basic"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DataConfig:
+    """Images to search, train and evaluate on. A dataset folder holds `HR/*.png` and `LRx{scale}/*.png`.
+
+    Attributes:
+        photographs: Folder for the photographs that come with scikit-image and scikit-learn. Where it is given they are
+            prepared there if need be, and stand for `train` and `test`.
+        train: Dataset folders whose images are put together.
+        test: Dataset folders to evaluate on, by the name that they have in tables.
+        patch: Side of the low-resolution crops of a search, in pixels.
+        batch_size: Crops in a batch of a search, in each process.
+        workers: Processes that load data; 0 loads in the main process.
+        validation_share: Share of the training images on which the search trains the logits rather than the weights.
+        hr_folder: Folder of the high-resolution images in a folder of `train`.
+        lr_folder: Folder of the low-resolution images; `{scale}` stands for the scale.
+        lr_suffix: What names of low-resolution images have behind those of the high-resolution ones, as in `x{scale}`.
+        nested: Whether images in subfolders belong to the folders of `train` and `test`.
+        skip_small: Whether training images smaller than a patch are left out instead of refused.
+    """
+
+    photographs: str | None = None
+    train: list[str] = field(default_factory=list)
+    test: dict[str, str] = field(default_factory=dict)
+    patch: int = number(32, least=4)
+    batch_size: int = number(8, least=1)
+    workers: int = number(0, least=0)
+    validation_share: float = number(0.5, above=0, below=1)
+    hr_folder: str = "HR"
+    lr_folder: str = "LRx{scale}"
+    lr_suffix: str = ""
+    nested: bool = False
+    skip_small: bool = False
+
+
+@dataclass
+class SearchConfig:
+    """The bilevel search of architecture and weights.
+
+    Attributes:
+        epochs: Passes over the training half, warm-up included.
+        steps_per_epoch: Steps in an epoch; None for one whole pass by all processes together.
+        warmup_epochs: Epochs at the start in which only the weights are trained.
+        weight_learning_rate: Adam's learning rate for the weights, with cosine decay.
+        weight_decay: Adam's weight decay for the weights.
+        gradient_clip: Largest norm of the weights' gradient.
+        architecture_learning_rate: Adam's learning rate for the logits, which move by about as much in a step.
+        quantization: How quantization shows in the search: as noise, as quantizers of every precision that share a
+            weight ("direct") or have one each ("direct_separate"), or not at all.
+        noise: Distribution of the quantization noise.
+        noise_mixture: How the noise of several precisions adds up: "rss", the root sum of squares of independent
+            draws, or "power", the expected error power.
+        masked_noise: Whether zero activations get no noise.
+        evaluation: How blocks compute their candidates: merged with a noise scale for each ("exact"), merged with one
+            noise scale for a block ("fast"), or one after the other.
+        relaxation: How the probabilities of a step are drawn from the logits.
+        temperature: Of Gumbel draws, at the first and last step after the warm-up.
+        regularizer: What "entropy" weighs: the entropy of the architecture's distribution, the absolute logits ("l1"),
+            their exponentials, or nothing.
+        entropy: Weight of the regularizer at the end of its schedule.
+        bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
+        bitops_budget: Most BitOps, at a 32x32 input, of the found network, which the search meets by itself in place of
+            the penalty; None searches without a budget.
+        bytes_penalty: Weight of the expected bytes of the parameters, relative to those at the start.
+        bytes_budget: Most bytes of the found network's parameters, in place of the penalty; None for no budget.
+        latency_table: File of `recipes/measure_latency.py` with times of this space on this machine; where one is
+            given, the latency is followed and reported. None searches without one.
+        latency_penalty: Weight of the expected latency, relative to that at the start.
+        latency_budget: Most milliseconds, by the table, of the found network, in place of the penalty; None for no
+            budget.
+        operations: Architecture file whose operations are kept, so that only precisions are searched; None searches
+            both.
+        derive_from: Whether the network is derived from the last epoch or from the one of lowest validation loss.
+        top_k: How many of the most probable architectures are written.
+        mixed_precision: Arithmetic of the search.
+        threads: CPU threads of a process; None chooses them by what is free and what they bring (`threads`).
+    """
+
+    epochs: int = number(20, least=1)
+    steps_per_epoch: int | None = number(None, least=1)
+    warmup_epochs: int = number(0, least=0)
+    weight_learning_rate: float = number(1e-3, above=0)
+    weight_decay: float = number(3e-8, least=0)
+    gradient_clip: float = number(5.0, above=0)
+    architecture_learning_rate: float = number(3e-4, above=0)
+    quantization: Literal["noise", "direct", "direct_separate", "none"] = "noise"
+    noise: Literal["uniform", "gaussian"] = "uniform"
+    noise_mixture: Literal["rss", "power"] = "rss"
+    masked_noise: bool = False
+    evaluation: Literal["exact", "fast", "separate"] = "exact"
+    relaxation: Literal[
+        "softmax", "gumbel", "gumbel_hard", "gumbel_hard_sampled", "dropout", "one_path", "two_paths"
+    ] = "softmax"
+    temperature: list[float] = field(default_factory=lambda: [10.0, 0.1])
+    regularizer: Literal["entropy", "l1", "exp", "none"] = "entropy"
+    entropy: float = number(1e-3, least=0)
+    bitops_penalty: float = 1e-3
+    bitops_budget: float | None = number(None, above=0)
+    bytes_penalty: float = 0.0
+    bytes_budget: float | None = number(None, above=0)
+    latency_table: str | None = None
+    latency_penalty: float = 0.0
+    latency_budget: float | None = number(None, above=0)
+    operations: str | None = None
+    derive_from: Literal["last", "best"] = "last"
+    top_k: int = number(1, least=1, most=1000)
+    mixed_precision: Literal["no", "bf16"] = "no"
+    threads: int | None = number(None, least=1)
+
+
+@dataclass
+class TrainConfig:
+    """The final training of a found network.
+
+    Attributes:
+        iterations: Iterations in all.
+        full_precision_iterations: How many of them, at the start, run without quantization.
+        from_supernet: Start from the supernet's weights instead of new ones.
+        precision: Bits for every searched layer instead of the found ones, as in `8` or `w4a8`; None keeps what was
+            found, 32 trains in full precision.
+        learning_rate: Adam's learning rate, with cosine decay.
+        batch_size: Crops in a batch.
+        patch: Side of the low-resolution crops, in pixels.
+        validate_every: Iterations between two validations.
+        checkpoint_every: Iterations between two checkpoints.
+    """
+
+    iterations: int = number(1000, least=1)
+    full_precision_iterations: int = number(0, least=0)
+    from_supernet: bool = False
+    precision: int | str | None = None
+    learning_rate: float = number(1e-4, above=0)
+    batch_size: int = number(8, least=1)
+    patch: int = number(32, least=4)
+    validate_every: int = number(500, least=1)
+    checkpoint_every: int = number(500, least=1)
+
+
+@dataclass
+class Config:
+    """Everything that a run depends on.
+
+    Attributes:
+        seed: Seed of every random number; NumPy takes 32 bits.
+        run: Folder that holds all results of the run.
+        space: The model space.
+        data: The images.
+        search: The search.
+        train: The final training.
+    """
+
+    seed: int = number(0, least=0, most=2**32 - 1)
+    run: str = "runs/demo"
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and check a configuration.
+
+    Args:
+        path_or_name: A YAML file, or the bare name of a shipped configuration such as `demo`; None for the defaults.
+        overrides: `key=value` texts with whole keys, such as `search.epochs=3`, in the order of application; values are
+            read as YAML and replace what stood there.
+
+    Raises:
+        InputError: A missing or unreadable file, text that is not YAML, an unknown key, a value of another type or out
+            of its range, or values that do not go together. The sentence names the file or override, and the key.
+    """
+    values: dict[str, Any] = {}
+    source = "the default configuration"
+    if path_or_name is not None:
+        path = _find(path_or_name)
+        source = f"configuration '{path}'"
+        values = _read(path, source)
+    for override in overrides:
+        key, value = _parse_override(override)
+        one: dict[str, Any] = {}
+        _put(one, key, value)
+        _build(one, f"'--set {override}'")
+        _put(values, key, value)
+    config = _build(values, f"{source} with --set {' '.join(overrides)}" if overrides else source, whole=True)
+    if path_or_name is not None and not any(override.startswith("run=") for override in overrides):
+        config = _at_its_place(config, path)
+    return config
+
+
+def _at_its_place(config: Config, path: Path) -> Config:
+    """The configuration that a search saved in its run folder, with the folder where it is now.
+
+    A run folder may have been moved or renamed, and what lies in it moves with it.
+    """
+    folder = path.parent
+    in_run = path.name == "config.yaml" and any((folder / name).exists() for name in RUN_SIGNS)
+    if not in_run or os.path.realpath(config.run) == os.path.realpath(folder):
+        return config
+
+    def here(key: str, value: str) -> str:
+        return str(folder / Path(value).relative_to(config.run)) if Path(value).is_relative_to(config.run) else value
+
+    return _with_paths(config, here)
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the whole configuration as YAML, checked, and complete or not at all.
+
+    Args:
+        config: What to write.
+        path: A file in an existing folder; it is replaced if it exists.
+
+    Raises:
+        InputError: A value that `load_config` would not take either.
+    """
+    path = Path(path)
+    checked = _build(dataclasses.asdict(config), f"the configuration for '{path}'", whole=True)
+    text = yaml.safe_dump(dataclasses.asdict(checked), sort_keys=False, allow_unicode=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Give a recipe the two arguments that go to `load_config`: `arguments.config` and `arguments.overrides`.
+
+    Args:
+        parser: The recipe's parser.
+        default: The configuration to take where the user names none.
+    """
+    names = ", ".join(shipped_configs())
+    instead = f" (default: {default})" if default else ""
+    configuration = f"a YAML file, or one of: {names}{instead}"
+    parser.add_argument("--config", metavar="NAME|FILE", default=default, help=configuration)
+    override = "override one value, as in --set search.epochs=3; repeatable"
+    parser.add_argument("--set", metavar="KEY=VALUE", dest="overrides", action="append", default=[], help=override)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configurations that come with the package, by name; in a checkout they lie beside it."""
+    package = Path(__file__).parent
+    for folder in (package / "recipes" / "configs", package.parent / "recipes" / "configs"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def _find(path_or_name: str | Path) -> Path:
+    """The file that a path or a bare name means."""
+    path = Path(expanded(str(path_or_name)))
+    shipped = shipped_configs()
+    if path.suffix == "" and path.name == str(path_or_name):
+        if path.name not in shipped:
+            raise unknown_name("configuration", path.name, shipped)
+        return shipped[path.name]
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
+        names = ", ".join(shipped)
+        raise InputError(
+            f"configuration '{path}' is not a file{seen_from(path)}; "
+            f"name a YAML file, or one of those that ship: {names}"
+        )
+    return path
+
+
+def _read(path: Path, source: str) -> dict[str, Any]:
+    """The values in a configuration file, each checked."""
+    try:
+        values = read_yaml_file(path, written=True)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    _build(values, source)
+    return values or {}
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of a `key=value` text."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"'--set {override}' is not of the form KEY=VALUE, as in --set search.epochs=3")
+    try:
+        return key, read_yaml(text, written=True)
+    except InputError as error:
+        raise InputError(f"'--set {override}': {error}") from error
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set one value by its whole key, in place; what is no mapping on the way becomes one."""
+    *sections, name = key.split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[name] = value
+
+
+def _build(values: Any, source: str, *, whole: bool = False) -> Config:
+    """The configuration from its values, with `source` in front of any error.
+
+    Args:
+        values: What differs from the defaults.
+        source: Where the values come from, as it reads at the start of a sentence.
+        whole: Also check values that have to go together, which a single override need not meet.
+    """
+    try:
+        config = build(Config, values)
+        if config.train.precision is not None:
+            _check_precision(config.train.precision)
+        temperature = config.search.temperature
+        if len(temperature) != 2 or not all(math.isfinite(value) and value > 0 for value in temperature):
+            raise InputError(
+                f"'search.temperature' ({temperature}) must be two numbers above 0, at the start and the end"
+            )
+        warmup, epochs = config.search.warmup_epochs, config.search.epochs
+        if whole and warmup >= epochs:
+            raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")
+        latency = {"budget": config.search.latency_budget, "penalty": config.search.latency_penalty}
+        for goal, value in latency.items():
+            if whole and value and config.search.latency_table is None:
+                raise InputError(
+                    f"'search.latency_{goal}' ({value:g}) needs times; give 'search.latency_table', a file that "
+                    "recipes/measure_latency.py makes"
+                )
+        first, total = config.train.full_precision_iterations, config.train.iterations
+        if whole and first > total:
+            raise InputError(f"'train.full_precision_iterations' ({first}) exceeds 'train.iterations' ({total})")
+        return _with_paths(config, _home)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def _home(key: str, path: str) -> str:
+    """A path with `~` replaced by the home folder."""
+    try:
+        return expanded(path)
+    except InputError as error:
+        raise InputError(f"'{key}': {error}") from error
+
+
+def _with_paths(config: Config, change: Callable[[str, str], str]) -> Config:
+    """The configuration with every path, given with its key, changed."""
+    data, search = config.data, config.search
+
+    def change_if_any(key: str, path: str | None) -> str | None:
+        return None if path is None else change(key, path)
+
+    data = dataclasses.replace(
+        data,
+        photographs=change_if_any("data.photographs", data.photographs),
+        train=[change(f"data.train[{i}]", path) for i, path in enumerate(data.train)],
+        test={name: change(f"data.test.{name}", path) for name, path in data.test.items()},
+    )
+    search = dataclasses.replace(
+        search,
+        latency_table=change_if_any("search.latency_table", search.latency_table),
+        operations=change_if_any("search.operations", search.operations),
+    )
+    return dataclasses.replace(config, run=change("run", config.run), data=data, search=search)
+
+
+def _check_precision(precision: int | str) -> None:
+    """Refuse what is no precision, naming the key. Imported late: the quantization package loads torch."""
+    from quantnas_ext.quantization.precision import Precision
+
+    try:
+        Precision.parse(precision)
+    except InputError as error:
+        raise InputError(f"'train.precision': {error}") from error

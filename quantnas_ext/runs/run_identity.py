@@ -1,0 +1,162 @@
+"""Whether a run folder holds the run that a configuration asks for: only what changes its result counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quantnas_ext.errors import InputError, shown
+from quantnas_ext.runs.config import Config, load_config
+
+__all__ = ["OPERATIONS_NAME", "check_same_search", "check_same_training"]
+
+_HARMLESS_TO_A_SEARCH = ("run", "data.test", "data.workers", "search.threads", "search.top_k", "train.")
+"""What a search does not depend on: where it lies, how it is computed, how much of its result is written."""
+
+_HARMLESS_TO_A_TRAINING = (
+    "run",
+    "space.",
+    "data.patch",
+    "data.batch_size",
+    "data.validation_share",
+    "data.test",
+    "data.workers",
+    "search.",
+    "train.validate_every",
+    "train.checkpoint_every",
+)
+"""What a training does not depend on; its architecture is a file of its own."""
+
+
+OPERATIONS_NAME = "operations.yaml"
+"""Copy, in a run folder, of the architecture file whose operations a search keeps."""
+
+
+def check_same_search(run: Path, given: Config) -> None:
+    """Check that the search in a run folder is the one of a configuration; print what differs without harm.
+
+    Args:
+        run: The run folder; without a configuration in it, as before a search began, everything goes.
+        given: What is asked for.
+
+    Raises:
+        InputError: Something differs that changes the result, all of which is listed with both values.
+    """
+    _check("search", run, given, _HARMLESS_TO_A_SEARCH)
+
+
+def check_same_training(folder: Path, given: Config) -> None:
+    """Check likewise that the training in a folder, begun or done, is the one of a configuration.
+
+    Args:
+        folder: The folder of the training.
+        given: What is asked for.
+
+    Raises:
+        InputError: As `check_same_search`.
+    """
+    _check("training", folder, given, _HARMLESS_TO_A_TRAINING)
+
+
+def _check(stage: str, folder: Path, given: Config, harmless: tuple[str, ...]) -> None:
+    """Compare the configuration saved in a folder with a given one, key by key."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        return
+    # The images' paths are compared as folders, and photographs with themselves, wherever they were prepared.
+    saved, wanted = (_flat(_values(config)) for config in (load_config(file), given))
+    different = [key for key in wanted.keys() | saved.keys() if saved.get(key) != wanted.get(key)]
+    moved = [key for key in different if _same_place(key, saved.get(key), wanted.get(key), folder)]
+    without_harm = [key for key in different if key in moved or f"{key}.".startswith(_with_dots(harmless))]
+    telling = sorted(set(different) - set(without_harm))
+    if telling:
+        both = "; ".join(
+            f"'{key}' is {shown(saved.get(key))} there and {shown(wanted.get(key))} here" for key in telling
+        )
+        raise InputError(
+            f"run folder '{folder}' holds a {stage} with another configuration: {both}; go on with its own, or use "
+            "another folder"
+        )
+    names = sorted(set(without_harm) - {"run"})
+    if names:
+        print(f"going on with the {stage} in '{folder}', which does not depend on what differs: {', '.join(names)}")
+
+
+def _with_dots(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Keys and sections as beginnings of keys: `run` becomes `run.`, so that nothing longer begins with it."""
+    return tuple(key if key.endswith(".") else f"{key}." for key in keys)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration by whole keys; the arguments of a space one by one, so that a difference is named shortly."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and (not prefix or key == "space.arguments"):
+            found |= _flat(value, f"{key}.")
+        else:
+            found[key] = value
+    return found
+
+
+def _values(config: Config) -> dict[str, Any]:
+    """The values of a configuration, the defaults of its space's arguments included."""
+    from quantnas_ext.spaces import SPACES  # here, because it loads torch
+
+    values = dataclasses.asdict(_without_prepared(config))
+    if config.space.name in SPACES:
+        parameters = inspect.signature(SPACES[config.space.name]._init_wrapped).parameters.items()
+        defaults = {name: p.default for name, p in parameters if p.default is not p.empty}
+        defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+        values["space"]["arguments"] = defaults | config.space.arguments
+    return values
+
+
+def _without_prepared(config: Config) -> Config:
+    """The configuration without the training images that stand for its photographs, as a training saves them."""
+    data = config.data
+    if data.photographs is None:
+        return config
+    prepared = {os.path.join(data.photographs, f"trainx{scale}") for scale in (2, 3, 4)}
+    train = [folder for folder in data.train if os.path.normpath(folder) not in map(os.path.normpath, prepared)]
+    return dataclasses.replace(config, data=dataclasses.replace(data, train=train))
+
+
+def _same_place(key: str, saved: Any, given: Any, folder: Path) -> bool:
+    """Whether two paths lead to the same thing, or to equal ones; what moved away cannot be told from what is here.
+
+    The checkpoint of a search remembers its data and costs by itself, and refuses others.
+    """
+    if not saved or not given:
+        return False
+    if key == "data.photographs":  # the same photographs of scikit-image wherever they are prepared
+        return True
+    if key == "data.train":
+        return len(saved) == len(given) and all(_same_folder(a, b) for a, b in zip(saved, given, strict=True))
+    if key == "search.operations":
+        kept = [file for file in (folder / OPERATIONS_NAME, Path(saved)) if file.is_file()]
+        return bool(kept) and _same_content(kept[0], Path(given))
+    if key == "search.latency_table":
+        return not Path(saved).is_file() or _same_content(Path(saved), Path(given))
+    return False
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    """Whether the second file exists and equals the first."""
+    return second.is_file() and first.read_bytes() == second.read_bytes()
+
+
+def _same_folder(saved: str, given: str) -> bool:
+    """Whether two folders are the same, hold the same files by name and size, or the first is no longer there."""
+    if os.path.realpath(saved) == os.path.realpath(given) or not os.path.isdir(saved):
+        return True
+    return _listing(saved) == _listing(given)
+
+
+def _listing(folder: str) -> dict[str, int]:
+    """Size of every file below a folder, by its name from there."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()}

@@ -1,0 +1,36 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quantnas_ext.errors import InputError
+from quantnas_ext.files.atomic import save_tensors
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values to ``path``; an interruption leaves the earlier file as it was."""
+    save_tensors(state, path, parents=True)
+
+
+def load_checkpoint(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
+    """Read what ``save_checkpoint`` wrote, without unpickling anything but tensors and plain values.
+
+    Args:
+        path: the file.
+        required: keys that the checkpoint must have.
+
+    Raises:
+        InputError: when the file is no such checkpoint.
+    """
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for foreign or damaged files
+        raise InputError(f"{path} is not a checkpoint of a search, or is damaged; delete it to start anew") from error
+    if not isinstance(state, dict) or not all(key in state for key in required):
+        raise InputError(f"{path} is not a checkpoint of a search, or lacks some of it; delete it to start anew")
+    return state

@@ -1,0 +1,1 @@
+"""Images for super-resolution: read, prepared, split, cropped."""

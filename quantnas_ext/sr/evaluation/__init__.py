@@ -1,0 +1,1 @@
+"""Super-resolved images, and how good they are."""

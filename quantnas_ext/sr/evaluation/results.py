@@ -1,0 +1,50 @@
+"""Enlarged images on disk: whether their folder takes them, and an enlargement that memory does not suffice for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from quantnas_ext.errors import InputError
+from quantnas_ext.files.atomic import WriteError, check_writable
+
+__all__ = ["check_output_folder", "within_memory"]
+
+
+def check_output_folder(folder: Path) -> None:
+    """Check, before long work and without making it, that files can be written to a folder.
+
+    Raises:
+        InputError: It, or the folder in which it would be made, is a file or cannot be written to.
+    """
+    nearest = folder
+    try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise InputError(f"folder '{folder}' cannot be made ('{nearest}' is a file); name another one")
+    except OSError as error:
+        raise InputError(f"folder '{folder}' cannot be written to ({error.strerror}); name another one") from error
+    try:
+        check_writable(nearest)
+    except WriteError as error:
+        reason = getattr(error.reason, "strerror", None) or error.reason
+        raise InputError(f"folder '{folder}' cannot be written to ({reason}); name another one") from error
+
+
+@contextlib.contextmanager
+def within_memory(image: Path) -> Iterator[None]:
+    """Say in a sentence that memory does not suffice to enlarge an image.
+
+    Raises:
+        InputError: In place of the errors of Python and torch that say so.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise InputError(f"memory does not suffice to enlarge '{image}'; give a smaller --tile") from error

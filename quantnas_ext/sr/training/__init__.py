@@ -1,0 +1,1 @@
+"""The final training in BasicSR."""

@@ -1,0 +1,1 @@
+"""Weights of networks in files, and what they are weights of."""

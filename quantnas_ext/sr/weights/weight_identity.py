@@ -1,0 +1,200 @@
+"""What weights belong to: a network of a space and its precisions, written into weight files and compared at loading.
+
+Tensors alone do not tell: steps of 4 and of 8 bits have one shape, and so have kernels with and without dilation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.distribution.choices import ChoiceTree
+from quantnas_ext.errors import InputError, shown
+from quantnas_ext.nn.operations import is_precision_label
+from quantnas_ext.quantization import FULL_PRECISION_BITS, HWGQActivationQuantizer, quantized_layers
+from quantnas_ext.spaces import SPACES, build_space
+
+__all__ = ["WeightIdentity", "layer_names"]
+
+VERSION = 1
+_IN_FULL_PRECISION = str(FULL_PRECISION_BITS)
+_MOST_SHOWN = 2  # differences named in a sentence
+
+
+@dataclass(frozen=True)
+class WeightIdentity:
+    """The network that weights belong to, and what was done to them.
+
+    Attributes:
+        space: Name of the space.
+        arguments: Arguments of the space, defaults included, without those that only say what there is to choose.
+        operations: Label to operation, for every block; the choices of precision are in `precisions`.
+        precisions: Name of each quantized layer to its precision, such as `"8"` or `"w4a8 hwgq"`.
+        state: In words: `"supernet's, calibrated"`, `"trained, 2000 iterations"`. Says nothing of the network.
+    """
+
+    space: str
+    arguments: dict[str, Any]
+    operations: dict[str, Any]
+    precisions: dict[str, str]
+    state: str = "in an unknown state"
+
+    @classmethod
+    def of(cls, architecture: Architecture, state: str = "in an unknown state") -> WeightIdentity:
+        """The identity of weights of an architecture.
+
+        Raises:
+            InputError: The architecture's choices do not make a network.
+        """
+        network = architecture.build()
+        space = SPACES[architecture.space]
+        precisions = ("bits", "activation_quantizer", *getattr(space, "PINNED_PRECISIONS", ()))
+        immaterial = {*precisions, *getattr(space, "CANDIDATE_ARGUMENTS", ())}
+        arguments = {**_defaults(architecture.space), **architecture.arguments}
+        tree = ChoiceTree.of(build_space(architecture.space, architecture.arguments))
+        choices = tree.complete(architecture.choices)
+        return cls(
+            architecture.space,
+            _plain({name: value for name, value in sorted(arguments.items()) if name not in immaterial}),
+            _plain({label: value for label, value in sorted(choices.items()) if not is_precision_label(label)}),
+            {name: _precision(layer) for name, layer in layer_names(network).items()},
+            state,
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the network, without the state, in 16 hexadecimal digits."""
+        text = json.dumps([self.space, self.arguments, self.operations, self.precisions], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether no layer is quantized."""
+        return set(self.precisions.values()) <= {_IN_FULL_PRECISION}
+
+    @property
+    def bits(self) -> str:
+        """All precisions that occur, in words: `"4 and 8 bits"`, `"full precision"`."""
+        kinds = sorted({value for value in self.precisions.values() if value != _IN_FULL_PRECISION})
+        words = [f"{' and '.join(kinds)} bits"] if kinds else []
+        if _IN_FULL_PRECISION in self.precisions.values() or not words:
+            words.append("full precision")
+        return " and ".join(words)
+
+    def in_full_precision(self) -> WeightIdentity:
+        """The identity of the same operations without any quantization."""
+        return replace(self, precisions=dict.fromkeys(self.precisions, _IN_FULL_PRECISION))
+
+    def network_difference(self, other: WeightIdentity) -> str | None:
+        """What the network of these weights (in the file) has other than `other` (the architecture), but for bits."""
+        if self.space != other.space:
+            return f"space {self.space} in the file and {other.space} in the architecture"
+        # An argument that the file does not have came later; its default is what was there before.
+        arguments = {name: _plain(value) for name, value in _defaults(other.space).items() if name in other.arguments}
+        for kind, mine, others in (
+            ("arguments", arguments | self.arguments, other.arguments),
+            ("operations", self.operations, other.operations),
+        ):
+            different = [
+                f"{'block ' if kind == 'operations' else ''}{name}: {_shown(mine, name)} in the file and "
+                f"{_shown(others, name)} in the architecture"
+                for name in sorted(mine.keys() | others.keys())
+                if name not in mine or name not in others or mine[name] != others[name]
+            ]
+            if different:
+                return _first(different)
+        if self.precisions.keys() != other.precisions.keys():
+            return f"layer {min(self.precisions.keys() ^ other.precisions.keys())} is in one of them only"
+        return None
+
+    def precision_difference(self, other: WeightIdentity) -> str | None:
+        """Which layers have other precisions in the file (these weights) than in the architecture (`other`)."""
+        different = [
+            f"layer {name}: {_in_words(bits)} in the file and {_in_words(other.precisions[name])} in the architecture"
+            for name, bits in self.precisions.items()
+            if bits != other.precisions.get(name, bits)
+        ]
+        return _first(different) if different else None
+
+    def to_text(self) -> str:
+        """One line of JSON."""
+        content = {
+            "version": VERSION,
+            "identity": self.digest,
+            "state": self.state,
+            "space": self.space,
+            "arguments": self.arguments,
+            "operations": self.operations,
+            "precisions": self.precisions,
+        }
+        return json.dumps(content)
+
+    @classmethod
+    def from_text(cls, text: object) -> WeightIdentity:
+        """Read what `to_text` wrote.
+
+        Raises:
+            InputError: It is damaged or of a later version; the sentence goes on after the name of a file.
+        """
+        try:
+            content = json.loads(text) if isinstance(text, str) else None
+        except (ValueError, RecursionError):
+            content = None
+        if isinstance(content, dict) and isinstance(content.get("version"), int) and content["version"] > VERSION:
+            raise InputError(f"has an identity of version {content['version']}; this program reads version {VERSION}")
+        kinds = {"space": str, "arguments": dict, "operations": dict, "precisions": dict, "state": str}
+        if isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+            found = cls(**{name: content[name] for name in kinds})
+            if content.get("identity") == found.digest and all(isinstance(v, str) for v in found.precisions.values()):
+                return found
+        raise InputError("has a damaged identity; take an undamaged copy of the file")
+
+
+def layer_names(network: Any) -> dict[str, Any]:
+    """The quantized layers of a network by their names in its state dict."""
+    quantized = set(quantized_layers(network))
+    return {name: module for name, module in network.named_modules() if module in quantized}
+
+
+def _defaults(space: str) -> dict[str, Any]:
+    """The arguments of a space that have a default, with it."""
+    parameters = inspect.signature(SPACES[space]._init_wrapped).parameters.items()
+    return {name: parameter.default for name, parameter in parameters if parameter.default is not parameter.empty}
+
+
+def _precision(layer: Any) -> str:
+    """A layer's precision in a few letters; HWGQ's fixed steps are named, since the activations' grid is another."""
+    fixed = isinstance(layer.activation_quantizer, HWGQActivationQuantizer)
+    return f"{layer.precision}{' hwgq' if fixed else ''}"
+
+
+def _in_words(precision: str) -> str:
+    """`"8"` as "8 bits", `"32"` as "full precision", `"w4a8 hwgq"` as "w4a8 bits (hwgq)"."""
+    bits, _, kind = precision.partition(" ")
+    if bits == _IN_FULL_PRECISION:
+        return "full precision"
+    return f"{bits} bits" + (f" ({kind})" if kind else "")
+
+
+def _first(differences: list[str]) -> str:
+    """The first differences, and how many more there are."""
+    more = len(differences) - _MOST_SHOWN
+    return ", ".join(differences[:_MOST_SHOWN]) + (f", and {more} more" if more > 0 else "")
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    """A value as YAML would write it, or that there is none."""
+    if name not in values:
+        return "nothing"
+    value = values[name]
+    return value if isinstance(value, str) and value.isprintable() and len(value) < 40 else shown(value)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON gives back when it has written a value: lists for tuples, text for what it cannot write."""
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,203 @@
+"""Loading the weights of found networks: what they belong to is compared with the network, and nothing is left over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.errors import InputError
+from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, initial_step, reset_steps, without_observation
+from quantnas_ext.sr.weights.weight_files import WeightFile, read_weight_file, read_weights, save_weights
+from quantnas_ext.sr.weights.weight_identity import WeightIdentity, layer_names
+
+__all__ = ["OtherPrecisions", "check_weights", "load_weights", "read_weights", "save_weights"]
+
+OtherPrecisions = Literal["refused", "full", "any"]
+"""Which weights of the same operations in other precisions are taken: none, those in full precision, all."""
+
+_QUANTIZERS = ("weight_quantizer", "activation_quantizer")
+_LARGEST_DRIFT = 1.5
+"""Powers of two by which a trained step may differ from the one of least error and still be of the same bits; a bit
+less doubles it, so that two bits are told apart and one is not."""
+
+
+def load_weights(
+    network: nn.Module, path: str | Path, architecture: Architecture, *, other_precisions: OtherPrecisions = "refused"
+) -> list[str]:
+    """Load weights into a network, every key of the file accounted for.
+
+    The file's identity is compared with the architecture's. Where both are one, all is loaded. Where only precisions
+    differ and that is wanted, the quantizers' steps are left out and start anew, the weights' at once and the
+    activations' from the next batch.
+
+    A file without an identity (of an earlier version, or saved by hand) is checked by names and shapes, by which layers
+    have quantizers, and by the weights' steps: a step that lies far from the one of least error belongs to other bits.
+    A difference of one bit, the activations' bits and dilations cannot be told so, which the returned lines say.
+
+    Args:
+        network: Built from `architecture`.
+        path: A safetensors file, or a `net_g_*.pth` of BasicSR.
+        architecture: The network's own.
+        other_precisions: Which weights of the same operations in other precisions are wanted.
+
+    Returns:
+        Lines for the user: that steps start anew and why, or what could not be checked. Mostly none.
+
+    Raises:
+        InputError: The file is missing or damaged, or belongs to another network or to precisions that are not wanted;
+            the network is then as it was.
+    """
+    file = read_weight_file(path)
+    own, layers = WeightIdentity.of(architecture), layer_names(network)
+    _check_network(file, own, without_observation(network.state_dict()), layers)
+    identity = _identity(file, own, layers)
+    lines = []
+    if file.identity is None:
+        lines.append(
+            f"weights '{path}' do not say which network they belong to; names, shapes and the weights' steps fit "
+            "this one; what leaves no trace there, such as the activations' bits and dilations, cannot be checked"
+        )
+    difference = identity.precision_difference(own)
+    if difference is None:
+        expected = without_observation(network.state_dict())
+        if missing := [key for key in expected if key not in file.weights]:
+            raise InputError(
+                f"weights '{path}' belong to another network: they lack '{missing[0]}'; "
+                "name the weights of this architecture"
+            )
+        network.load_state_dict({key: file.weights[key] for key in expected})
+        if _unstarted(file) and not own.full_precision:
+            reset_steps(network)
+            lines.append(f"weights '{path}' ({identity.state}): quantization has not begun, so steps start anew")
+        return lines
+    if other_precisions == "refused" or (other_precisions == "full" and not identity.full_precision):
+        raise InputError(
+            f"weights '{path}' ({identity.state}) belong to other precisions: {difference}; "
+            "name the weights of this architecture, or train it from these"
+        )
+    plain = {key: value for key, value in file.weights.items() if not _of_quantizer(key, layers)}
+    network.load_state_dict(plain, strict=False)
+    reset_steps(network)
+    done = "steps are left out" if own.full_precision else "quantization steps start anew"
+    lines.append(f"weights '{path}' ({identity.state}) belong to other precisions ({difference}): {done}")
+    return lines
+
+
+def check_weights(path: str | Path, architecture: Architecture) -> None:
+    """Refuse a checkpoint that is none of an architecture's training; one of its full-precision iterations is.
+
+    Raises:
+        InputError: The file is missing or damaged, or belongs to another network or to other precisions.
+    """
+    file, own, network = read_weight_file(path), WeightIdentity.of(architecture), architecture.build()
+    layers = layer_names(network)
+    _check_network(file, own, without_observation(network.state_dict()), layers)
+    identity = _identity(file, own, layers)
+    difference = identity.precision_difference(own)
+    if difference is not None and not (identity.full_precision and _unstarted(file)):
+        raise InputError(
+            f"weights '{path}' ({identity.state}) belong to other precisions: {difference}; "
+            "name weights of this architecture"
+        )
+
+
+def _unstarted(file: WeightFile) -> bool:
+    """Whether there are activation steps to start and none has started, as before any quantized training."""
+    started = [bool(value) for key, value in file.weights.items() if key.endswith(".started") and value.numel() == 1]
+    return bool(started) and not any(started)
+
+
+def _identity(file: WeightFile, own: WeightIdentity, layers: Mapping[str, Any]) -> WeightIdentity:
+    """What the weights of a file that fits a network belong to: as it says, else as its quantizers imply."""
+    if file.identity is not None and (file.written_inside or file.identity.full_precision):
+        return file.identity
+    state = "of an earlier version" if file.identity is None else file.identity.state
+    if _unstarted(file):  # steps that start anew in any case tell nothing
+        return dataclasses.replace(own, state=state)
+    implied = _implied_precisions(file.weights, layers, file.identity or own)
+    return dataclasses.replace(own, precisions=implied, state=state)
+
+
+def _of_quantizer(key: str, layers: Mapping[str, Any]) -> bool:
+    """Whether an entry of a state dict belongs to a quantizer of a layer, or would if the layer had one."""
+    return any(f".{kind}." in key and key.partition(f".{kind}.")[0] in layers for kind in _QUANTIZERS)
+
+
+def _check_network(
+    file: WeightFile, own: WeightIdentity, expected: Mapping[str, Tensor], layers: Mapping[str, Any]
+) -> None:
+    """Refuse weights whose network differs in more than precisions."""
+    other = f"weights '{file.path}' belong to another network"
+    if file.identity is not None and (difference := file.identity.network_difference(own)):
+        raise InputError(f"{other}: {difference}; name the weights of this architecture")
+    mine, theirs = ({key for key in keys if not _of_quantizer(key, layers)} for keys in (expected, file.weights))
+    if mine != theirs:
+        strange = min(mine ^ theirs)
+        has = "lack" if strange in mine else "have"
+        raise InputError(f"{other}: they {has} '{strange}'; name the weights of this architecture")
+    for key in expected:  # a quantizer is there with all of its entries or not at all
+        siblings = key.rpartition(".")[0] + "."
+        if key not in file.weights and any(entry.startswith(siblings) for entry in file.weights):
+            raise InputError(f"{other}: they lack '{key}'; name the weights of this architecture")
+    for key, value in file.weights.items():
+        right = expected.get(key)
+        if right is None or value.numel() == right.numel() == 1:
+            continue
+        if value.shape != right.shape:
+            raise InputError(
+                f"{other}: '{key}' has shape {list(value.shape)} and not {list(right.shape)}; "
+                "name the weights of this architecture"
+            )
+        if value.is_floating_point() != right.is_floating_point():
+            raise InputError(f"{other}: '{key}' holds {value.dtype} and not {right.dtype}; name others")
+
+
+def _implied_precisions(
+    weights: Mapping[str, Tensor], layers: Mapping[str, Any], stated: WeightIdentity
+) -> dict[str, str]:
+    """The precision of each layer by the quantizers that a state dict has and by the size of its weights' steps.
+
+    Args:
+        weights: The state dict.
+        layers: The network's quantized layers by name.
+        stated: What they may be: the bits are these where nothing speaks against it.
+    """
+    found = {}
+    for name, layer in layers.items():
+        text, _, kind = stated.precisions.get(name, str(layer.precision)).partition(" ")
+        stated_bits = Precision.parse(text)
+        step = weights.get(f"{name}.weight_quantizer.log_step")
+        weight_bits = FULL_PRECISION_BITS
+        if step is not None:
+            weight_bits = _implied_bits(weights[f"{name}.weight"], step, stated_bits.weight_bits)
+        activation_bits = stated_bits.activation_bits
+        if activation_bits == stated_bits.weight_bits and step is not None:
+            activation_bits = weight_bits  # which leave no trace of their own, and so are taken for alike
+        learned = f"{name}.activation_quantizer.log_step" in weights
+        if learned != (activation_bits != FULL_PRECISION_BITS and not kind):
+            activation_bits, kind = (weight_bits if learned else FULL_PRECISION_BITS), ""
+        found[name] = f"{Precision(weight_bits, activation_bits)}{f' {kind}' if kind else ''}"
+    return found
+
+
+def _implied_bits(weight: Tensor, log_step: Tensor, stated: int) -> int:
+    """Bits for which the steps of a weight, `[C_out, 1, ...]` as logarithms, come nearest to those of least error.
+
+    The median over the output channels has to lie off by more than a trained step would for it to be other than stated.
+    """
+    assumed = 8 if stated == FULL_PRECISION_BITS else stated
+    weight = weight.float()
+    alive = weight.flatten(1).abs().amax(dim=1) > 0
+    if log_step.shape[0] != weight.shape[0] or not alive.any():
+        return stated
+    best = initial_step(weight, assumed, signed=True, per_channel=True).flatten()
+    drift = (log_step.float().flatten() / torch.tensor(2.0).log() - best.log2())[alive].median().item()
+    if abs(drift) <= _LARGEST_DRIFT:
+        return assumed
+    return min(16, max(2, assumed - round(drift)))
