@@ -1,6 +1,7 @@
 """What NNI 3.0 and BasicSR 1.4.2 need to live with today's torch and torchvision, each shim with its reason.
 
-Whoever imports BasicSR or NNI calls `prepare_basicsr` or `prepare_nni` first. Importing this module itself is light.
+Whoever imports BasicSR calls `prepare_basicsr` first; the package itself calls `prepare_nni`. Importing this module is
+light.
 """
 
 from __future__ import annotations
@@ -21,23 +22,21 @@ from quantnas_ext.errors import InputError
 __all__ = ["prepare_basicsr", "prepare_nni"]
 
 
-@functools.cache
 def prepare_nni() -> None:
-    """Import `nni.nas.nn.pytorch` without the one harmless warning that it gives.
+    """Let `nni.nas.nn.pytorch` be imported, whenever that is, without the one harmless warning that it gives.
 
     NNI wraps every class of `torch.nn` at import and warns of the one that is neither a module nor known to it,
-    `torch.nn.Buffer`, new in torch 2.5; it passes the class through unchanged, which is right. Only that message is
-    silenced, only during this import, and the caller's warning filters come back afterwards. Another framework that
-    `NNI_FRAMEWORK` in the environment asks for, by which NNI's modules would be others, is set aside.
+    `torch.nn.Buffer`, new in torch 2.5; it passes the class through unchanged, which is right. Only that message of
+    that module is silenced. Another framework that `NNI_FRAMEWORK` in the environment asks for, by which NNI's modules
+    would be others, is set aside. NNI itself is not imported.
     """
-    importlib.import_module("nni.common.framework").set_default_framework("pytorch")
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore",
-            message=r"<class 'torch\.nn\.parameter\.Buffer'> is found to be not a nn\.Module",
-            category=RuntimeWarning,
-        )
-        importlib.import_module("nni.nas.nn.pytorch")
+    os.environ["NNI_FRAMEWORK"] = "pytorch"
+    warnings.filterwarnings(
+        "ignore",
+        message=r"<class 'torch\.nn\.parameter\.Buffer'> is found to be not a nn\.Module",
+        category=RuntimeWarning,
+        module=r"nni\.nas\.nn\.pytorch\.layers",
+    )
 
 
 @functools.cache

@@ -27,9 +27,6 @@ from typing import Any
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.nn.operations import WITHOUT_PRECISION, precision_label
-from quantnas_ext.spaces.sr_basic import BODY_CELLS
-from quantnas_ext.spaces.sr_rfdn import STEPS
 
 __all__ = ["OPERATION_NAMES", "import_genotype", "parse_genotype"]
 
@@ -91,6 +88,9 @@ def import_genotype(path: str | Path, space: str, arguments: Mapping[str, Any] |
         raise unknown_name("space of genotypes", space, _IMPORTS)
     try:
         genotype = parse_genotype(_read(path))
+        # Here, as this loads torch and NNI, for which a file that is none need not wait.
+        from quantnas_ext.nn.operations import WITHOUT_PRECISION, precision_label
+
         given = dict(arguments or {})
         found, blocks = _IMPORTS[space](genotype, given)
         quantized = {label: gene for label, gene in blocks.items() if gene[0] not in WITHOUT_PRECISION}
@@ -193,6 +193,8 @@ def _blocks(name: str, node: ast.expr) -> list[Gene]:
 
 def _basic(genotype: dict[str, Section], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Gene]]:
     """Arguments of the basic space that a genotype determines, and its blocks by label."""
+    from quantnas_ext.spaces.sr_basic import BODY_CELLS
+
     variant = arguments.get("body_variant", "B")
     if not isinstance(variant, str) or variant not in BODY_CELLS:
         raise unknown_name("body variant", variant, BODY_CELLS)
@@ -214,6 +216,8 @@ def _basic(genotype: dict[str, Section], arguments: dict[str, Any]) -> tuple[dic
 
 def _rfdn(genotype: dict[str, Section], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Gene]]:
     """Arguments of the RFDN-like space that a genotype determines, and its blocks by label."""
+    from quantnas_ext.spaces.sr_rfdn import STEPS
+
     bodies, distils = _cells(genotype, body=STEPS + 1, skip=STEPS, of="a cell")
     blocks: dict[str, Gene] = {}
     for own, genes in bodies.items():

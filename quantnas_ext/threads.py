@@ -2,6 +2,8 @@
 
 Results depend on the number of threads in their last bits, as sums are split among them: what repeats a run to the bit
 is the same number. It is chosen once, before a run's first step, and kept in the run folder for when the run goes on.
+
+torch and joblib are imported where they are called, since this module is loaded before a configuration is checked.
 """
 
 from __future__ import annotations
@@ -14,9 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import joblib
 import psutil
-import torch
 
 from quantnas_ext.files.atomic import atomic_file
 
@@ -57,6 +57,8 @@ def available_cores() -> tuple[int, str]:
     processes that a launcher started here; `OMP_NUM_THREADS` lowers it where the user has set it. `accelerate launch`
     and `torchrun` set it to 1 by themselves, which does not count.
     """
+    import joblib
+
     cores = joblib.cpu_count()
     local = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     share = max(1, cores // local)
@@ -86,6 +88,8 @@ def set_threads(threads: int | None) -> None:
     Args:
         threads: How many; None for one on every core that the process may use (`available_cores`).
     """
+    import torch
+
     torch.set_num_threads(threads or available_cores()[0])
 
 
@@ -100,6 +104,8 @@ def choose_threads(folder: Path | None = None, step: Callable[[], object] | None
     Raises:
         WriteError: The choice cannot be written.
     """
+    import torch
+
     chosen = _kept(folder) or _choice(step)
     torch.set_num_threads(chosen.count)
     print(chosen, flush=True)
@@ -110,6 +116,8 @@ def choose_threads(folder: Path | None = None, step: Callable[[], object] | None
 
 
 def _choice(step: Callable[[], object] | None) -> Threads:
+    import torch
+
     cores, _ = available_cores()
     if cores == 1:
         return Threads(1, "there are no more for this process")
@@ -125,6 +133,8 @@ def _choice(step: Callable[[], object] | None) -> Threads:
 
 def _time(step: Callable[[], object], count: int) -> float:
     """Median seconds of a step."""
+    import torch
+
     torch.set_num_threads(count)
     step()
     times = []

@@ -9,25 +9,12 @@ channel, borders of `scale` pixels left out. The JSON file has the figures of ev
 
 from __future__ import annotations
 
-import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
-
-# isort: split
 import argparse
 
-import torch
-
-from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.paths import named_folder_argument, path_argument
 from quantnas_ext.runs import command_line
-from quantnas_ext.spaces import smallest_side
-from quantnas_ext.sr.data.decoding import finish_decoding
-from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
-from quantnas_ext.sr.evaluation.perceptual import Lpips, load_lpips
 from quantnas_ext.sr.evaluation.score_files import check_new_file, scores_table, write_json
-from quantnas_ext.sr.training.arch import trained_network
-from quantnas_ext.threads import choose_threads
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,6 +47,19 @@ def main(argv: list[str] | None = None) -> None:
         folders[name] = folder
     if arguments.out:
         check_new_file(arguments.out)
+
+    # Only now what loads torch: neither --help nor a refusal waits for it.
+    import torch
+
+    from quantnas_ext.architecture import Architecture
+    from quantnas_ext.spaces import smallest_side
+    from quantnas_ext.sr.data.decoding import finish_decoding
+    from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
+    from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
+    from quantnas_ext.sr.evaluation.perceptual import Lpips, load_lpips
+    from quantnas_ext.sr.training.arch import trained_network
+    from quantnas_ext.threads import choose_threads
+
     network, lines = trained_network(arguments.architecture, arguments.weights)
     for line in lines:
         print(line)

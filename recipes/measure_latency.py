@@ -11,24 +11,13 @@ meanwhile.
 
 from __future__ import annotations
 
-import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
-
-# isort: split
 import argparse
 
-import torch
-
-from quantnas_ext.costs.goals import Budget
-from quantnas_ext.costs.latency.table import LatencyTable
-from quantnas_ext.deriving.ranking import ArchitectureSelector
-from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import add_config_arguments, load_config
-from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.evaluation.score_files import check_new_file
-from quantnas_ext.threads import set_threads
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,6 +31,17 @@ def main(argv: list[str] | None = None) -> None:
     check_new_file(arguments.output)
     if arguments.side < 1:
         raise InputError(f"--side {arguments.side} is not possible; use a number of pixels of at least 1")
+
+    # Only now what loads torch: neither --help nor a refusal waits for it.
+    import torch
+
+    from quantnas_ext.costs.goals import Budget
+    from quantnas_ext.costs.latency.table import LatencyTable
+    from quantnas_ext.deriving.ranking import ArchitectureSelector
+    from quantnas_ext.distribution.choices import ChoiceTree
+    from quantnas_ext.spaces import build_space
+    from quantnas_ext.threads import set_threads
+
     set_threads(config.search.threads)
     torch.set_flush_denormal(True)
     space = build_space(config.space.name, config.space.arguments)

@@ -10,26 +10,18 @@ they would have whole.
 
 from __future__ import annotations
 
-import quantnas_ext  # noqa: F401 (before torch, so that its threads wait without spinning)
-
-# isort: split
 import argparse
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import writing
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.runs import command_line
-from quantnas_ext.spaces import check_input_side
 from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.data.images import image_headers, list_images, read_picture, write_png
-from quantnas_ext.sr.evaluation.results import check_output_folder, within_memory
-from quantnas_ext.sr.evaluation.tiling import TILE, check_tile, tile_margin
-from quantnas_ext.sr.evaluation.upscaling import upscale_picture
-from quantnas_ext.sr.training.arch import trained_network
+from quantnas_ext.sr.evaluation.results import TILE, check_output_folder, check_tile, within_memory
 from quantnas_ext.threads import choose_threads
 
 
@@ -57,11 +49,6 @@ def main(argv: list[str] | None = None) -> None:
     tile = check_tile(arguments.tile)
     out = Path(arguments.out)
     check_output_folder(out)
-    network, lines = trained_network(arguments.architecture, arguments.weights)
-    for line in lines:
-        print(line)
-    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
-    choose_threads()
     results: dict[Path, Path] = {}
     skipped = 0
     for given in map(Path, arguments.inputs):
@@ -78,6 +65,19 @@ def main(argv: list[str] | None = None) -> None:
     waiting = {result: image for result, image in results.items() if not result.exists()}
     images = list(waiting.values())
     headers = image_headers(images, "the inputs")
+    # Only now what loads torch: neither --help nor a refusal waits for it.
+    import torch
+
+    from quantnas_ext.spaces import check_input_side
+    from quantnas_ext.sr.evaluation.tiling import tile_margin
+    from quantnas_ext.sr.evaluation.upscaling import upscale_picture
+    from quantnas_ext.sr.training.arch import trained_network
+
+    network, lines = trained_network(arguments.architecture, arguments.weights)
+    for line in lines:
+        print(line)
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    choose_threads()
     for image, header in zip(images, headers, strict=True):
         size = f"{header.width}x{header.height} pixels"
         check_input_side(network, min(header.width, header.height), f"image '{image}' of {size}")

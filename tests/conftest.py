@@ -1,4 +1,4 @@
-"""What tests of several parts need: NNI imported in peace, and a count of BitOps that is not ours."""
+"""What tests of several parts need: one thread, and a count of BitOps that is not ours."""
 
 import os
 
@@ -15,10 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quantnas_ext.compat import prepare_nni
 from quantnas_ext.quantization import QuantConv2d
-
-prepare_nni()
 
 
 @pytest.fixture

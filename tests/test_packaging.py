@@ -19,11 +19,9 @@ ROOT = Path(__file__).parent.parent
 
 def test_importing_the_package_prints_nothing_and_loads_nothing_heavy() -> None:
     code = (
-        "import sys, torch\n"
+        "import sys\n"
         "before = set(sys.modules)\n"
         "import quantnas_ext\n"
-        "heavy = {'basicsr', 'cv2', 'matplotlib', 'nni', 'pytorch_lightning', 'skimage', 'timm', 'torchvision'}\n"
-        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
         "new = sys.modules.keys() - before\n"
         "assert len(new) < 100, sorted(new)\n"
     )
@@ -51,7 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_module_and_configuration(installed: Path) -> None:
     def files(folder: Path) -> set[str]:
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".py", ".yaml")}
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".py", ".pyi", ".yaml")}
 
     recipes = {f"recipes/{name}" for name in files(ROOT / "recipes")}
     assert files(installed / "quantnas_ext") == files(ROOT / "quantnas_ext") | recipes
@@ -59,7 +57,7 @@ def test_the_wheel_holds_every_module_and_configuration(installed: Path) -> None
 
 def test_the_installed_wheel_finds_its_configurations(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from quantnas_ext import config\n"
+        "from quantnas_ext.runs import config\n"
         "config.load_config('demo')\n"
         "print(config.__file__, config.shipped_configs()['demo'], sep='\\n')\n"
     )

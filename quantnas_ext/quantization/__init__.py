@@ -1,54 +1,5 @@
 """Quantization in pure torch: precisions, LSQ and HWGQ quantizers, quantized layers, quantization noise."""
 
-from quantnas_ext.quantization.agreement import agree_on_steps
-from quantnas_ext.quantization.hwgq import HWGQ_STEPS, HWGQActivationQuantizer
-from quantnas_ext.quantization.layers import (
-    ACTIVATION_QUANTIZERS,
-    QuantConv2d,
-    QuantLinear,
-    make_activation_quantizer,
-    quantized_layers,
-    reset_steps,
-    set_activation_quantizer,
-    set_quantization,
-    watch_steps,
-)
-from quantnas_ext.quantization.lsq import initial_step, lsq_quantize
-from quantnas_ext.quantization.noise.additive import add_quantization_noise, mixture_noise_scale, value_range
-from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision, precision_choices
-from quantnas_ext.quantization.quantizers import (
-    LSQActivationQuantizer,
-    LSQWeightQuantizer,
-    activation_quantizers,
-    without_observation,
-)
-from quantnas_ext.quantization.step_learning import give_steps_a_group, step_parameters
+import lazy_loader
 
-__all__ = [
-    "ACTIVATION_QUANTIZERS",
-    "FULL_PRECISION_BITS",
-    "HWGQ_STEPS",
-    "HWGQActivationQuantizer",
-    "LSQActivationQuantizer",
-    "LSQWeightQuantizer",
-    "Precision",
-    "activation_quantizers",
-    "QuantConv2d",
-    "QuantLinear",
-    "add_quantization_noise",
-    "agree_on_steps",
-    "give_steps_a_group",
-    "initial_step",
-    "lsq_quantize",
-    "make_activation_quantizer",
-    "mixture_noise_scale",
-    "precision_choices",
-    "quantized_layers",
-    "reset_steps",
-    "set_activation_quantizer",
-    "set_quantization",
-    "step_parameters",
-    "value_range",
-    "watch_steps",
-    "without_observation",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

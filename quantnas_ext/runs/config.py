@@ -21,6 +21,7 @@ from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.files.paths import expanded, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
+from quantnas_ext.quantization.precision import Precision
 
 __all__ = [
     "Config",
@@ -413,9 +414,7 @@ def _with_paths(config: Config, change: Callable[[str, str], str]) -> Config:
 
 
 def _check_precision(precision: int | str) -> None:
-    """Refuse what is no precision, naming the key. Imported late: the quantization package loads torch."""
-    from quantnas_ext.quantization.precision import Precision
-
+    """Refuse what is no precision, naming the key."""
     try:
         Precision.parse(precision)
     except InputError as error:

@@ -1,22 +1,5 @@
 """From a model space to an architecture: the QuantNAS strategy and what it is made of."""
 
-from quantnas_ext.compat import prepare_nni
+import lazy_loader
 
-prepare_nni()
-
-from quantnas_ext.search.discretization_gap import derive_and_score  # noqa: E402
-from quantnas_ext.search.experiment import run_experiment  # noqa: E402
-from quantnas_ext.search.loop.evaluator import AccelerateEvaluator  # noqa: E402
-from quantnas_ext.search.loop.settings import EpochRecord  # noqa: E402
-from quantnas_ext.search.objective import SearchObjective, entropy_weight  # noqa: E402
-from quantnas_ext.search.strategy import QuantNAS  # noqa: E402
-
-__all__ = [
-    "AccelerateEvaluator",
-    "EpochRecord",
-    "QuantNAS",
-    "SearchObjective",
-    "derive_and_score",
-    "entropy_weight",
-    "run_experiment",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,17 +6,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from quantnas_ext.compat import prepare_nni
+from nni.nas.nn.pytorch import ModelSpace
+
 from quantnas_ext.errors import InputError, shown, unknown_name
-
-prepare_nni()
-
-from nni.nas.nn.pytorch import ModelSpace  # noqa: E402
-
-from quantnas_ext.spaces.diagram import Stage  # noqa: E402
-from quantnas_ext.spaces.input_size import check_input_side, smallest_side  # noqa: E402
-from quantnas_ext.spaces.sr_basic import SRBasicSpace  # noqa: E402
-from quantnas_ext.spaces.sr_rfdn import SRRFDNSpace  # noqa: E402
+from quantnas_ext.spaces.diagram import Stage
+from quantnas_ext.spaces.input_size import check_input_side, smallest_side
+from quantnas_ext.spaces.sr_basic import SRBasicSpace
+from quantnas_ext.spaces.sr_rfdn import SRRFDNSpace
 
 SPACES: dict[str, type[ModelSpace]] = {"sr_basic": SRBasicSpace, "sr_rfdn": SRRFDNSpace}
 

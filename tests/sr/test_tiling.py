@@ -18,7 +18,8 @@ from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.data.degradation import upscale_bicubic
 from quantnas_ext.sr.data.images import image_to_tensor, tensor_to_image
 from quantnas_ext.sr.evaluation import upscaling
-from quantnas_ext.sr.evaluation.tiling import check_tile, tile_margin, upscale_tiles
+from quantnas_ext.sr.evaluation.results import check_tile
+from quantnas_ext.sr.evaluation.tiling import tile_margin, upscale_tiles
 from quantnas_ext.sr.evaluation.upscaling import upscale, upscale_opacity
 
 IMAGE = data.coffee()[100:211, 200:331]

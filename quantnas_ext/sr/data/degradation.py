@@ -11,9 +11,6 @@ import numpy as np
 from quantnas_ext import compat
 from quantnas_ext.errors import InputError
 
-compat.prepare_basicsr()
-from basicsr.utils.matlab_functions import imresize  # noqa: E402
-
 __all__ = ["SCALES", "check_scale", "crop_to_multiple", "downscale", "upscale_bicubic"]
 
 SCALES = (2, 3, 4)
@@ -75,5 +72,9 @@ def upscale_bicubic(image: np.ndarray, scale: int) -> np.ndarray:
 
 def _resize(image: np.ndarray, factor: float) -> np.ndarray:
     """BasicSR's `imresize` on 8-bit images: scaled to [0, 1] for the filter, clipped and rounded after it."""
+    compat.prepare_basicsr()
+    # Here, as most who ask for a scale do not resize, and this loads torch.
+    from basicsr.utils.matlab_functions import imresize
+
     resized = imresize(image.astype(np.float32) / 255.0, factor)
     return (resized.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)

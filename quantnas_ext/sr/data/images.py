@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_file
@@ -26,6 +25,9 @@ from quantnas_ext.sr.data.image_files import (
     read_header,
     upright,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Picture",
@@ -181,6 +183,8 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 def image_to_tensor(image: np.ndarray) -> Tensor:
     """`uint8 [h, w, 3]` to `float32 [1, 3, h, w]` in [0, 1]."""
+    import torch  # here, as checks of image folders need none of it
+
     # By NumPy, which is faster on small crops.
     scaled = image.astype(np.float32)
     scaled /= 255.0
@@ -189,5 +193,7 @@ def image_to_tensor(image: np.ndarray) -> Tensor:
 
 def tensor_to_image(tensor: Tensor) -> np.ndarray:
     """`[1, 3, h, w]` in [0, 1] (values outside are clipped) to `uint8 [h, w, 3]`, rounded to the nearest integer."""
+    import torch
+
     scaled = tensor.detach().squeeze(0).float().clamp(0.0, 1.0).mul(255.0).round()
     return scaled.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Enlarged images on disk: whether their folder takes them, and an enlargement that memory does not suffice for."""
+"""Enlarged images: what is checked before any is made, and an enlargement that memory does not suffice for."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import WriteError, check_writable
 
-__all__ = ["check_output_folder", "within_memory"]
+__all__ = ["TILE", "check_output_folder", "check_tile", "within_memory"]
+
+TILE = 512
+"""Side of a tile without its margin, low-resolution pixels, where nothing else is said."""
+
+_SMALLEST_TILE = 24
 
 
 def check_output_folder(folder: Path) -> None:
@@ -35,6 +38,17 @@ def check_output_folder(folder: Path) -> None:
         raise InputError(f"folder '{folder}' cannot be written to ({reason}); name another one") from error
 
 
+def check_tile(tile: int) -> int:
+    """The side of a tile itself.
+
+    Raises:
+        InputError: It is neither 0 (images are enlarged whole) nor at least 24.
+    """
+    if tile and tile < _SMALLEST_TILE:
+        raise InputError(f"a tile of {tile} pixels is not possible; give at least {_SMALLEST_TILE}, or 0 for none")
+    return tile
+
+
 @contextlib.contextmanager
 def within_memory(image: Path) -> Iterator[None]:
     """Say in a sentence that memory does not suffice to enlarge an image.
@@ -45,6 +59,8 @@ def within_memory(image: Path) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        import torch
+
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         raise InputError(f"memory does not suffice to enlarge '{image}'; give a smaller --tile") from error

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import WriteError, atomic_file, check_writable
 from quantnas_ext.files.json_values import json_values
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.reporting.table import number_text
-from quantnas_ext.sr.evaluation.metrics import FolderScores
+
+if TYPE_CHECKING:
+    from quantnas_ext.sr.evaluation.metrics import FolderScores
 
 __all__ = ["check_new_file", "scores_table", "write_json"]
 

@@ -21,22 +21,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ESA, ADQResidual, RepeatedChannels
 from quantnas_ext.nn.esa import POOLING_STRIDE, POOLING_WINDOW
 from quantnas_ext.nn.residual import Moments
 from quantnas_ext.quantization import HWGQActivationQuantizer, LSQActivationQuantizer, LSQWeightQuantizer, QuantConv2d
 from quantnas_ext.sr.data.images import image_to_tensor, tensor_to_image
 
-__all__ = ["TILE", "check_tile", "tile_margin", "upscale_tiles"]
-
-TILE = 512
-"""Side of a tile without its margin, low-resolution pixels, where nothing else is said."""
+__all__ = ["tile_margin", "upscale_tiles"]
 
 _GRID = POOLING_STRIDE
 """Tiles begin at multiples of it, where ESA's windows do."""
 
-_SMALLEST_TILE = 24
 _PROBES = (65, 129, 257, 513)
 _PARTS = (
     *(nn.Sequential, nn.ModuleList, nn.Identity, nn.ReLU, nn.PixelShuffle, nn.BatchNorm2d, RepeatedChannels),
@@ -68,17 +63,6 @@ class _Gathering(Exception):
 
     def __init__(self, part: _Deviation | _FarMap) -> None:
         self.part = part
-
-
-def check_tile(tile: int) -> int:
-    """The side of a tile itself.
-
-    Raises:
-        InputError: It is neither 0 (images are enlarged whole) nor at least 24.
-    """
-    if tile and tile < _SMALLEST_TILE:
-        raise InputError(f"a tile of {tile} pixels is not possible; give at least {_SMALLEST_TILE}, or 0 for none")
-    return tile
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from torch import nn
 
 from quantnas_ext.sr.data.degradation import upscale_bicubic
 from quantnas_ext.sr.data.images import Picture, image_to_tensor, tensor_to_image
-from quantnas_ext.sr.evaluation.tiling import TILE, tile_margin, upscale_tiles
+from quantnas_ext.sr.evaluation.results import TILE
+from quantnas_ext.sr.evaluation.tiling import tile_margin, upscale_tiles
 
 __all__ = ["upscale", "upscale_opacity", "upscale_picture"]
 

@@ -1,0 +1,34 @@
+from .architecture import Architecture
+from .costs.cost import BitOps, ParameterBytes
+from .costs.goals import Budget, Penalty
+from .costs.latency.table import LatencyTable
+from .costs.profiler import BitOpsProfiler
+from .errors import InputError
+from .nn.choice_block import ChoiceBlock, SharedInput
+from .nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear
+from .quantization.layers import QuantConv2d, QuantLinear
+from .quantization.precision import Precision
+from .search.loop.evaluator import AccelerateEvaluator
+from .search.strategy import QuantNAS
+from .spaces.sr_basic import SRBasicSpace
+
+__all__ = [
+    "AccelerateEvaluator",
+    "Architecture",
+    "BitOps",
+    "BitOpsProfiler",
+    "Budget",
+    "ChoiceBlock",
+    "InputError",
+    "LatencyTable",
+    "MutableQuantConv2d",
+    "MutableQuantLinear",
+    "ParameterBytes",
+    "Penalty",
+    "Precision",
+    "QuantConv2d",
+    "QuantLinear",
+    "QuantNAS",
+    "SRBasicSpace",
+    "SharedInput",
+]

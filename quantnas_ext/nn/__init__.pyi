@@ -1,0 +1,23 @@
+from .candidates import RepeatedChannels, relu_conv
+from .choice_block import ChoiceBlock, SharedInput
+from .esa import ESA
+from .mutable_layers import MutableQuantConv2d, MutableQuantLinear
+from .operations import OPERATIONS, operation_block, register_operation
+from .residual import AdaDMResidual, ADQResidual, Residual, residual
+
+__all__ = [
+    "ESA",
+    "OPERATIONS",
+    "ADQResidual",
+    "AdaDMResidual",
+    "ChoiceBlock",
+    "MutableQuantConv2d",
+    "MutableQuantLinear",
+    "RepeatedChannels",
+    "Residual",
+    "SharedInput",
+    "operation_block",
+    "register_operation",
+    "relu_conv",
+    "residual",
+]
