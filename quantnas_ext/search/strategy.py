@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import nni.nas.strategy  # noqa: F401 (before its one-shot part, or NNI's strategies become classes that always fail)
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import DARTS, MutationHook, OneShotStrategy, is_supernet
