@@ -1,8 +1,7 @@
-from .candidates import RepeatedChannels, relu_conv
+from .candidates import OPERATIONS, RepeatedChannels, operation_block, register_operation, relu_conv
 from .choice_block import ChoiceBlock, SharedInput
 from .esa import ESA
 from .mutable_layers import MutableQuantConv2d, MutableQuantLinear
-from .operations import OPERATIONS, operation_block, register_operation
 from .residual import AdaDMResidual, ADQResidual, Residual, residual
 
 __all__ = [

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d
-from quantnas_ext.nn.operations import OperationBuilder, register_operation
+from quantnas_ext.nn.operations import OPERATIONS, OperationBuilder, operation_block, register_operation
+
+__all__ = ["OPERATIONS", "RepeatedChannels", "operation_block", "register_operation", "relu_conv"]
+"""The room's front takes the registry from here, where it has been filled."""
 
 
 def relu_conv(

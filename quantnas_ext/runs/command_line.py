@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from quantnas_ext.errors import InputError, printable
 from quantnas_ext.files.atomic import DISK_TROUBLE, WriteError, check_writable
 from quantnas_ext.files.lock import LOCK_FILES, run_lock
 from quantnas_ext.files.paths import seen_from
+from quantnas_ext.runs.library_messages import keep_messages
 
 __all__ = ["held_run_folder", "new_run_folder", "run"]
 
@@ -28,6 +30,8 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     Args:
         main: Takes the arguments after the program's name.
     """
+    # matplotlib tells of its cache of fonts, and of the temporary one that it makes where the home cannot be written.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Pillow warns of damaged files, of which the reader says in one sentence what is wrong.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
@@ -102,10 +106,14 @@ def new_run_folder(path: str | Path, *, resume: bool = False, going_on: str = ""
 def held_run_folder(path: str | Path, *, resume: bool = False, going_on: str = "") -> Iterator[Path]:
     """Make the folder of a run, as `new_run_folder`, and keep other processes out of it until the end.
 
+    What libraries log meanwhile goes to a file there (`library_messages`).
+
     Raises:
         InputError: As `new_run_folder`, or another process is at work in the folder.
     """
     folder = new_run_folder(path, resume=resume, going_on=going_on)
     with run_lock(folder):
         # Again, as another process may have begun a run since.
-        yield new_run_folder(path, resume=resume, going_on=going_on)
+        folder = new_run_folder(path, resume=resume, going_on=going_on)
+        with keep_messages(folder):
+            yield folder
