@@ -1,6 +1,7 @@
 """The floors of the package: a module imports from its own room and from those below, lazily too."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ errors compat arguments notices files threads quantization nn distribution costs
 architecture genotype reporting sr
 """.split()
 """Rooms and lone modules from the ground up, as docs/contributing.md draws them."""
+
+PAGE = PACKAGE.parent / "docs" / "contributing.md"
 
 # Rooms within rooms, each with what is below it in the same room.
 INNER = {
@@ -42,6 +45,11 @@ def imported(path: Path) -> Iterator[tuple[str, ...]]:
         else:
             continue
         yield from (tuple(name.split(".")[1:]) for name in names if name.split(".")[0] == "quantnas_ext")
+
+
+def test_the_page_for_contributors_draws_these_floors() -> None:
+    drawn = re.search(r"^```text\n.*?^-.*?\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert drawn and [line.split()[0] for line in drawn[1].splitlines()] == FLOORS[::-1]
 
 
 def test_every_module_has_its_floor() -> None:
