@@ -128,6 +128,8 @@ def test_links_pictures_and_named_files_are_there(page: Path) -> None:
             assert not heading or heading in headings(linked), target
     for named in re.findall(r"`((?:quantnas_ext|recipes|tests|docs|benchmarks)/[^`\s]*)`", text):
         assert (ROOT / named).exists(), named
+    for module in re.findall(r"`((?:\w+/)+\w+\.py)`", text):  # from the top, or within the package
+        assert (ROOT / module).is_file() or (ROOT / "quantnas_ext" / module).is_file(), module
 
 
 def headings(page: Path) -> set[str]:
