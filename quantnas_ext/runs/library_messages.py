@@ -14,8 +14,11 @@ __all__ = ["MESSAGES_NAME", "keep_messages"]
 MESSAGES_NAME = "libraries.log"
 """The file in a run folder."""
 
-_LOGGERS = ("nni", "pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric", "matplotlib")
-"""Loggers of NNI, Lightning and matplotlib; their own handlers print."""
+_LOGGERS = (
+    *("nni", "pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric", "matplotlib"),
+    "py.warnings",  # what is said by Python's warnings
+)
+"""Loggers whose own handlers print."""
 
 
 class _Messages(logging.FileHandler):
@@ -34,7 +37,7 @@ class _Messages(logging.FileHandler):
 
 @contextlib.contextmanager
 def keep_messages(folder: Path) -> Iterator[None]:
-    """Write what the libraries log meanwhile to `libraries.log` in a folder, and nowhere else.
+    """Write what the libraries log and warn of meanwhile to `libraries.log` in a folder, and nowhere else.
 
     Call it after they have been imported, as NNI begins to print at its import.
 
@@ -47,9 +50,11 @@ def keep_messages(folder: Path) -> Iterator[None]:
     before = [(logger.handlers, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
+    logging.captureWarnings(True)
     try:
         yield
     finally:
+        logging.captureWarnings(False)
         for logger, (handlers, propagate) in zip(loggers, before, strict=True):
             logger.handlers, logger.propagate = handlers, propagate
         handler.close()
