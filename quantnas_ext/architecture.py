@@ -134,6 +134,15 @@ class Architecture:
         with atomic_file(path) as temporary:
             temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False, width=120), encoding="utf-8")
 
+    @staticmethod
+    def check_form(path: str | Path) -> None:
+        """Check a file without its choices, for which its space would have to be built and torch to be loaded.
+
+        Raises:
+            InputError: when it is missing, no architecture file, or damaged.
+        """
+        _read(Path(path))
+
     @classmethod
     def load(cls, path: str | Path) -> Architecture:
         """Read a file and check all of it.

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import argparse
 
+from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.paths import named_folder_argument, path_argument
 from quantnas_ext.runs import command_line
+from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs, scored_folder
+from quantnas_ext.sr.data.images import list_images
 from quantnas_ext.sr.evaluation.score_files import check_new_file, scores_table, write_json
+from quantnas_ext.sr.weights.first_bytes import first_bytes
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,14 +51,16 @@ def main(argv: list[str] | None = None) -> None:
         folders[name] = folder
     if arguments.out:
         check_new_file(arguments.out)
+    Architecture.check_form(arguments.architecture)
+    first_bytes(arguments.weights)
+    for folder in folders.values():
+        list_images(scored_folder(folder), nested=arguments.nested)
 
     # Only now what loads torch: neither --help nor a refusal waits for it.
     import torch
 
-    from quantnas_ext.architecture import Architecture
     from quantnas_ext.spaces import smallest_side
     from quantnas_ext.sr.data.decoding import finish_decoding
-    from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
     from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
     from quantnas_ext.sr.evaluation.perceptual import Lpips, load_lpips
     from quantnas_ext.sr.training.arch import trained_network

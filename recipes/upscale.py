@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import writing
 from quantnas_ext.files.paths import path_argument
@@ -22,6 +23,7 @@ from quantnas_ext.runs import command_line
 from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.data.images import image_headers, list_images, read_picture, write_png
 from quantnas_ext.sr.evaluation.results import TILE, check_output_folder, check_tile, within_memory
+from quantnas_ext.sr.weights.first_bytes import first_bytes
 from quantnas_ext.threads import choose_threads
 
 
@@ -49,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     tile = check_tile(arguments.tile)
     out = Path(arguments.out)
     check_output_folder(out)
+    Architecture.check_form(arguments.architecture)
+    first_bytes(arguments.weights)
     results: dict[Path, Path] = {}
     skipped = 0
     for given in map(Path, arguments.inputs):

@@ -16,10 +16,13 @@ REFUSED = {
     "baseline": [["darts", "--set", "search.epochs=many"], ["uniform", "--architecture", "a.yaml", "--precision", "8"]],
     "demo": [["--set", "data.test=[a]"], ["--set", "data.test={a: b, c: d}"], ["--set", "seed=x"]],
     "train": [["--architecture", "a.yaml", "--set", "train.iterations=0"]],
-    "evaluate": [["--architecture", "a.yaml", "--weights", "w", "--data", "nameless"]],
+    "evaluate": [
+        ["--architecture", "a.yaml", "--weights", "w", "--data", "nameless"],
+        ["--architecture", "absent.yaml", "--weights", "w", "--data", "a=images"],
+    ],
     "upscale": [
         ["--architecture", "a.yaml", "--weights", "w", "--out", "out", "--tile", "3", "images"],
-        ["--architecture", "a.yaml", "--weights", "w", "--out", "out", "no_such_folder/image.png"],
+        ["--architecture", "absent.yaml", "--weights", "w", "--out", "out", "images"],
     ],
     "prepare_data": [["no_such_folder", "data"], ["images", "data", "--scale", "7"]],
     "measure_latency": [["--output", "no_such_folder/latency.json"], ["--output", "table.json", "--side", "0"]],

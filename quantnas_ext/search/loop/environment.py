@@ -9,7 +9,6 @@ that one configuration has one result wherever it runs.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, parse_flag_from_env
 
 from quantnas_ext.errors import InputError, shown
+from quantnas_ext.notices import notice
 
 REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -124,10 +124,9 @@ def make_accelerator(mixed_precision: str, *, find_unused_parameters: bool) -> A
         for variable, plain in {"ACCELERATE_MIXED_PRECISION": mixed_precision, **PLAIN}.items():
             value = os.environ.get(variable, plain)
             if value.lower() not in (plain, "no", "false", ""):
-                warnings.warn(
+                notice(
                     f"a search does not go by {variable}={shown(value)}, which accelerate launch sets by its options "
-                    f"and configuration file; its own configuration decides (here {plain})",
-                    stacklevel=2,
+                    f"and configuration file; its own configuration decides (here {plain})"
                 )
     return accelerator
 

@@ -13,7 +13,7 @@ from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale
 from quantnas_ext.sr.data.images import image_headers, list_images, read_image
 
-__all__ = ["EvaluationPairs", "ImagePair"]
+__all__ = ["EvaluationPairs", "ImagePair", "scored_folder"]
 
 _WINDOW = 11
 """Side of SSIM's Gaussian window: what is left of an image without its borders has to hold one."""
@@ -32,6 +32,12 @@ class ImagePair:
     name: str
     lr: np.ndarray
     hr: np.ndarray
+
+
+def scored_folder(folder: str | Path) -> Path:
+    """Where the high-resolution images of a folder lie: in its `HR`, or where there is none in the folder itself."""
+    inner = DatasetLayout().hr_folder(folder)
+    return inner if inner.is_dir() else Path(folder)
 
 
 class EvaluationPairs:
@@ -54,10 +60,9 @@ class EvaluationPairs:
     def __init__(self, folder: str | Path, scale: int, *, smallest: int = 0, nested: bool = False) -> None:
         self.scale = check_scale(scale)
         layout = DatasetLayout(nested=nested)
-        inner = layout.hr_folder(folder)
-        self._hr = inner if inner.is_dir() else Path(folder)
+        self._hr = scored_folder(folder)
         self._lr: list[Path] | None = None
-        if self._hr == inner and layout.lr_folder(folder, scale).exists():
+        if self._hr == layout.hr_folder(folder) and layout.lr_folder(folder, scale).exists():
             pairs = dataset_pairs(folder, scale, layout=layout)
             self.images, self._lr = [pair.hr for pair in pairs], [pair.lr for pair in pairs]
         else:

@@ -15,9 +15,9 @@ from torch import Tensor
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_file
-from quantnas_ext.files.paths import seen_from
 from quantnas_ext.files.schema import read_yaml
 from quantnas_ext.quantization import without_observation
+from quantnas_ext.sr.weights.first_bytes import first_bytes
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
 
 __all__ = ["IDENTITY_KEY", "WeightFile", "read_weight_file", "read_weights", "save_weights", "trained_state"]
@@ -85,18 +85,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
             identity that cannot be read.
     """
     path = Path(path)
-    try:
-        exists = path.is_file()
-        if exists:
-            with path.open("rb") as file:
-                start = file.read(4)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"weights '{path}' cannot be read ({reason}); name another file") from error
-    if not exists:
-        raise InputError(
-            f"weights '{path}' do not exist{seen_from(path)}; name a .safetensors or net_g_*.pth file of the network"
-        )
+    start = first_bytes(path)
     if start == _ZIP:
         weights, text = _read_pickle(path)
     else:
