@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import writing
@@ -71,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     headers = image_headers(images, "the inputs")
     # Only now what loads torch: neither --help nor a refusal waits for it.
     import torch
+    from tqdm import tqdm
 
     from quantnas_ext.spaces import check_input_side
     from quantnas_ext.sr.evaluation.tiling import tile_margin

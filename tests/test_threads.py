@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import joblib
 import pytest
 import torch
 
@@ -30,7 +31,7 @@ def same_threads_afterwards() -> Iterator[None]:
 @pytest.fixture
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine of four cores, of which three are free, without any launcher."""
-    monkeypatch.setattr(threads.joblib, "cpu_count", lambda: 4)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 4)
     monkeypatch.setattr(threads, "free_cores", lambda cores: min(3, cores))
     for name in [*os.environ]:
         if name.startswith(("ACCELERATE_", "TORCHELASTIC_", "OMP_NUM_THREADS", "LOCAL_WORLD_SIZE")):
