@@ -81,7 +81,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "1",
         str(ROOT / "recipes/search.py"),
     ]
-    subprocess.run([*launch, "--config", str(folder / "config.yaml")], check=True, timeout=300)
+    command = [*launch, "--config", str(folder / "config.yaml")]
+    environment = {**os.environ, "HOME": str(folder / "no_home")}
+    with (folder / "terminal.txt").open("wb") as terminal:
+        subprocess.run(command, check=True, timeout=300, stdout=terminal, stderr=subprocess.STDOUT, env=environment)
     return folder
 
 
@@ -103,6 +106,14 @@ def test_the_run_folder_of_a_search_holds_everything(workshop: Path) -> None:
     assert other.choices != architecture.choices and other.cost["bitops_32"] == second["bitops_32"]
     assert len(pictures) == 3 and all(picture.std() > 5 for picture in pictures)
     assert list((run / "tensorboard").iterdir())
+
+
+def test_the_user_of_a_search_reads_its_own_lines_alone(workshop: Path) -> None:
+    terminal, log = (workshop / "terminal.txt").read_text().lower(), workshop / "run" / "libraries.log"
+    assert f"note: messages of nni and other libraries are kept in '{log}'".lower() in terminal
+    assert "found in " in terminal and "Experiment initialized successfully" in log.read_text()
+    for foreign in ("experiment", "warning:", "matplotlib", "lightning", "no_home"):
+        assert foreign not in terminal.replace(str(workshop).lower(), "")
 
 
 def test_the_found_network_is_trained_scored_and_enlarges_any_image(
