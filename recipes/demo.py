@@ -14,26 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.lock import LOCK_FILES, run_lock
-from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config
+from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.runs.run_identity import check_same_search, check_same_training
-from quantnas_ext.sr.data.degradation import upscale_bicubic
-from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.data.photographs import with_photographs
-from quantnas_ext.sr.evaluation.comparison import comparison_picture
-from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
-from quantnas_ext.sr.evaluation.score_files import write_json
-from quantnas_ext.sr.evaluation.upscaling import upscale
-from quantnas_ext.sr.training.arch import trained_network
-from quantnas_ext.threads import available_cores, choose_threads
 
 RECIPES = Path(__file__).parent
-UNTRAINED = {"config.yaml", "architecture.yaml", "initial.safetensors"}
-"""What recipes/train.py writes before options.yml, with which a training begins."""
 TRAININGS = {"quantized": [], "full_precision": ["--set", "train.precision=32"]}
 
 
@@ -46,17 +33,15 @@ def main(argv: list[str] | None = None) -> None:
     tests = len(config.data.test)
     if tests > 1 or (not tests and config.data.photographs is None):
         raise InputError(f"the demo evaluates on exactly one dataset folder, but 'data.test' has {tests}; give it one")
-    run = Path(config.run)
-    if _exists(run / "config.yaml"):
+    run = RunFolder(config.run)
+    if run.configured:
         check_same_search(run, config)
     for training, changes in TRAININGS.items():
-        if (run / training / "options.yml").exists():
+        if run.training(training).options.exists():
             own = load_config(arguments.config, [*arguments.overrides, *changes[1::2]])
-            check_same_training(run / training, own)
-    for folder in (run, *(run / training for training in TRAININGS)):
-        if folder.is_dir():
-            with run_lock(folder):  # refuses, at once, what a process is at work on
-                pass
+            check_same_training(run.training(training), own)
+    for folder in (run, *map(run.training, TRAININGS)):
+        folder.check_idle()
     given = ["--config", arguments.config, *(word for override in arguments.overrides for word in ("--set", override))]
 
     start = time.perf_counter()
@@ -69,36 +54,37 @@ def main(argv: list[str] | None = None) -> None:
     print("seconds: search {:.0f}, training {:.0f}, evaluation {:.0f}".format(*seconds))
 
 
-def search(run: Path, given: list[str]) -> None:
+def search(run: RunFolder, given: list[str]) -> None:
     """Search with `accelerate launch`, or go on with a search that was interrupted."""
-    if (run / "architecture.yaml").exists():
+    if run.state == "found":
         return
-    resume = ["--resume"] if (run / "config.yaml").exists() else []
+    resume = ["--resume"] if run.state == "begun" else []
     launch = ["accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
     _run([sys.executable, "-m", *launch, "--dynamo_backend", "no", str(RECIPES / "search.py"), *given, *resume])
 
 
-def train(run: Path, given: list[str]) -> None:
+def train(run: RunFolder, given: list[str]) -> None:
     """Train the found network in its precisions and in full precision, in two processes that share the cores."""
+    from quantnas_ext.threads import available_cores
+
     logs: dict[str, Path] = {}
     threads = str(max(1, available_cores()[0] // len(TRAININGS)))
     processes: dict[str, subprocess.Popen[bytes]] = {}
     for training, changes in TRAININGS.items():
-        folder = run / training
-        if (folder / "network.safetensors").exists():
+        folder = run.training(training)
+        if folder.state == "trained":
             continue
-        if (folder / "options.yml").exists():
-            command = ["-m", "quantnas_ext.sr.train", "-opt", str(folder / "options.yml"), "--auto_resume"]
-        else:
-            _remove_untrained(folder)
-            architecture = ["--architecture", str(run / "architecture.yaml"), "--run", str(folder)]
+        command = folder.command
+        if folder.state == "new":
+            folder.clear()
+            architecture = ["--architecture", str(run.architecture), "--run", str(folder)]
             command = [str(RECIPES / "train.py"), *given, *changes, *architecture]
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
         command = [sys.executable, *command]
         if not processes:  # one of them shows its progress, the other goes to a file
             processes[training] = subprocess.Popen(command, env=environment)
             continue
-        logs[training] = run / f"{training}.log"
+        logs[training] = run.log(training)
         with logs[training].open("ab") as log:
             processes[training] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
@@ -113,25 +99,36 @@ def train(run: Path, given: list[str]) -> None:
         raise InputError(f"training stopped early and can go on once the reason is removed: {', '.join(reasons)}")
 
 
-def evaluate(config: Config, run: Path) -> None:
+def evaluate(config: Config, run: RunFolder) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
+    from quantnas_ext.architecture import Architecture
+    from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
+    from quantnas_ext.sr.data.degradation import upscale_bicubic
+    from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
+    from quantnas_ext.sr.data.photographs import with_photographs
+    from quantnas_ext.sr.evaluation.comparison import comparison_picture
+    from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
+    from quantnas_ext.sr.evaluation.score_files import write_json
+    from quantnas_ext.sr.evaluation.upscaling import upscale
+    from quantnas_ext.sr.training.arch import trained_network
+    from quantnas_ext.threads import choose_threads
+
     choose_threads()
+    folders = {training: run.training(training) for training in TRAININGS}
     networks = {
-        training: trained_network(
-            str(run / training / "architecture.yaml"), str(run / training / "network.safetensors")
-        )[0]
-        for training in TRAININGS
+        training: trained_network(str(folder.architecture), str(folder.weights))[0]
+        for training, folder in folders.items()
     }
     scale = networks["quantized"].scale
-    (folder,) = with_photographs(config.data, scale).test.values()
-    result = {"bicubic": evaluate_bicubic(folder, scale, nested=config.data.nested).mean}
+    (images,) = with_photographs(config.data, scale).test.values()
+    result = {"bicubic": evaluate_bicubic(images, scale, nested=config.data.nested).mean}
     for training, network in networks.items():
-        cost = Architecture.load(run / training / "architecture.yaml").cost
-        scores = evaluate_folder(network, folder, scale, name=training, nested=config.data.nested)
+        cost = Architecture.load(folders[training].architecture).cost
+        scores = evaluate_folder(network, images, scale, name=training, nested=config.data.nested)
         result[training] = {**scores.mean, **cost}
-    write_json(result, run / "evaluation.json")
+    write_json(result, run.evaluation)
 
-    found = EvaluationPairs(folder, scale, nested=config.data.nested)
+    found = EvaluationPairs(images, scale, nested=config.data.nested)
     pairs = [found[index] for index in range(len(found))]
     columns = [
         ("LR", [pair.lr for pair in pairs]),
@@ -139,35 +136,11 @@ def evaluate(config: Config, run: Path) -> None:
         ("ours", [upscale(networks["quantized"].eval(), pair.lr) for pair in pairs]),
         ("HR", [pair.hr for pair in pairs]),
     ]
-    comparison_picture(columns, run / "comparison.png", names=[pair.name for pair in pairs])
+    comparison_picture(columns, run.comparison, names=[pair.name for pair in pairs])
     rows = [{"network": name.replace("_", " "), **figures} for name, figures in result.items()]
     print(f"\n{len(pairs)} held-out photographs, x{scale}; BitOps for inputs of 32x32 and 256x256 pixels")
     print(format_table(rows, ["network", PSNR, SSIM, BITOPS_32, BITOPS_256, BYTES]))
-    print(f"picture: {run / 'comparison.png'}\nfigures: {run / 'evaluation.json'}")
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is such a file; refuses a run folder that cannot have one.
-
-    Raises:
-        InputError: when the name is too long or impossible for other reasons.
-    """
-    try:
-        return path.exists()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", error)
-        raise InputError(f"run folder '{path.parent}' cannot be used ({reason}); set another 'run'") from error
-
-
-def _remove_untrained(folder: Path) -> None:
-    """Remove what a training left that was stopped before it began; anything else in the folder makes it stay."""
-    if not folder.is_dir():
-        return
-    with run_lock(folder):  # which removes what was half-written, and keeps a training from beginning meanwhile
-        left = [path for path in folder.iterdir() if path.name not in LOCK_FILES]
-        if all(path.name in UNTRAINED for path in left):
-            for path in left:
-                path.unlink()
+    print(f"picture: {run.comparison}\nfigures: {run.evaluation}")
 
 
 def _run(command: list[str]) -> None:

@@ -15,21 +15,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.runs import command_line
-from quantnas_ext.runs.config import add_config_arguments, load_config, save_config
-from quantnas_ext.spaces import check_input_side, smallest_side
-from quantnas_ext.sr.data.dataset_layout import DatasetLayout
-from quantnas_ext.sr.data.decoding import finish_decoding
-from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.data.folders import check_dataset_folder
-from quantnas_ext.sr.data.photographs import with_photographs
-from quantnas_ext.sr.training.basicsr_options import final_training_options, write_options
-from quantnas_ext.sr.training.final_training import train
-from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import load_weights, save_weights
+from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
+from quantnas_ext.runs.run_folder import RunFolder, TrainingFolder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,13 +43,35 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
+    run = TrainingFolder(arguments.run) if arguments.run else RunFolder(config.run).training()
+    run.check()
+    if config.train.full_precision_iterations >= config.train.iterations:
+        raise InputError(
+            f"train.full_precision_iterations ({config.train.full_precision_iterations}) leaves none of "
+            f"train.iterations ({config.train.iterations}) for quantization; take fewer, or train.precision=32"
+        )
+    train(config, arguments.architecture, arguments.weights, run)
 
-    found = Architecture.load(arguments.architecture)
+
+def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> None:
+    """Train the network of an architecture file, from the weights in another file where one is given."""
+    from quantnas_ext.architecture import Architecture  # with all that loads torch, after what needs none
+    from quantnas_ext.spaces import check_input_side, smallest_side
+    from quantnas_ext.sr.data.dataset_layout import DatasetLayout
+    from quantnas_ext.sr.data.decoding import finish_decoding
+    from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
+    from quantnas_ext.sr.data.folders import check_dataset_folder
+    from quantnas_ext.sr.data.photographs import with_photographs
+    from quantnas_ext.sr.training import final_training
+    from quantnas_ext.sr.training.basicsr_options import final_training_options, write_options
+    from quantnas_ext.sr.weights.weight_identity import WeightIdentity
+    from quantnas_ext.sr.weights.weight_loading import load_weights, save_weights
+
+    found = Architecture.load(file)
     precision = config.train.precision
     trained = found if precision is None else found.with_precision(precision)
-    start = arguments.weights
     if start is None and config.train.from_supernet:
-        start = Path(arguments.architecture).parent / "weights.safetensors"
+        start = str(RunFolder(Path(file).parent).weights)
     network: Any = trained.build()
     if start is not None:
         for line in load_weights(network, start, trained, other_precisions="any"):
@@ -76,27 +88,19 @@ def main(argv: list[str] | None = None) -> None:
     smallest = network.scale * smallest_side(network)
     for folder in config.data.test.values():
         EvaluationPairs(folder, network.scale, smallest=smallest, nested=config.data.nested)
-    if config.train.full_precision_iterations >= config.train.iterations:
-        raise InputError(
-            f"train.full_precision_iterations ({config.train.full_precision_iterations}) leaves none of "
-            f"train.iterations ({config.train.iterations}) for quantization; take fewer, or train.precision=32"
-        )
 
     finish_decoding()
-    run = Path(arguments.run or Path(config.run) / "train")
-    command = f"python -m quantnas_ext.sr.train -opt {run / 'options.yml'} --auto_resume"
-    going_on = f"its training goes on with: {command}" if (run / "options.yml").is_file() else ""
-    with command_line.held_run_folder(run, going_on=going_on):
-        save_config(config, run / "config.yaml")
-        trained.save(run / "architecture.yaml")
+    with run.held():
+        save_config(config, run.config)
+        trained.save(run.architecture)
         if start is not None:
             identity = WeightIdentity.of(trained, "what a training starts from")
-            save_weights(network.state_dict(), run / "initial.safetensors", identity)
-        initial = None if start is None else run / "initial.safetensors"
-        options = final_training_options(config, network.scale, images, run / "architecture.yaml", initial)
+            save_weights(network.state_dict(), run.initial, identity)
+        initial = None if start is None else run.initial
+        options = final_training_options(config, network.scale, images, run.architecture, initial)
         # Last and complete or not at all: in a folder without this file no training has begun.
-        write_options(options, run / "options.yml")
-        weights = train(["-opt", str(run / "options.yml")], quiet=True)
+        write_options(options, run.options)
+        weights = final_training.train(["-opt", str(run.options)], quiet=True)
     print(f"trained weights: {weights}")
 
 

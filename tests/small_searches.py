@@ -18,8 +18,8 @@ from quantnas_ext.distribution.architecture_distribution import ArchitectureDist
 from quantnas_ext.distribution.choices import Choice, ChoiceTree
 from quantnas_ext.nn import MutableQuantConv2d
 from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
-from quantnas_ext.search.loop.settings import EpochRecord
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRBasicSpace
 

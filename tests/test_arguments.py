@@ -53,20 +53,20 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "regularizer": (lambda value: QuantNAS(regularizer=value), NAMES),
     "relaxation": (lambda value: QuantNAS(relaxation=value), NAMES),
     "quantization": (lambda value: QuantNAS(quantization=value), NAMES),
-    "quantization noise": (lambda value: QuantNAS(noise=value), NAMES),
-    "noise mixture": (lambda value: QuantNAS(noise_mixture=value), NAMES),
+    "noise": (lambda value: QuantNAS(noise=value), NAMES),
+    "noise_mixture": (lambda value: QuantNAS(noise_mixture=value), NAMES),
     "evaluation": (lambda value: QuantNAS(evaluation=value), NAMES),
     "costs": (lambda value: QuantNAS(costs=value), [Penalty(BitOps(), 1.0), [BitOps()], 3, None, ["bitops"]]),
     "epochs": (lambda value: evaluator(epochs=value), [*WHOLE, 0]),
     "batch_size": (lambda value: evaluator(batch_size=value), [*WHOLE, 0]),
     "steps_per_epoch": (lambda value: evaluator(steps_per_epoch=value), [0, -1, 1.5, "2", True]),
-    "learning_rate": (lambda value: evaluator(learning_rate=value), [*POSITIVE, None]),
+    "weight_learning_rate": (lambda value: evaluator(weight_learning_rate=value), [*POSITIVE, None]),
     "weight_decay": (lambda value: evaluator(weight_decay=value), [*REAL, -1e-9]),
     "seed": (lambda value: evaluator(seed=value), [*WHOLE, 2**32]),
     "workers": (lambda value: evaluator(workers=value), WHOLE),
-    "mixed precision": (lambda value: evaluator(mixed_precision=value), [*NAMES, "fp16"]),
+    "mixed_precision": (lambda value: evaluator(mixed_precision=value), [*NAMES, "fp16"]),
     "channels_last": (lambda value: evaluator(channels_last=value), FLAGS),
-    "derive from": (lambda value: evaluator(derive_from=value), NAMES),
+    "derive_from": (lambda value: QuantNAS(derive_from=value), NAMES),
     "loss": (lambda value: evaluator(loss=value), ["l1", 3]),
     "on_epoch": (lambda value: evaluator(on_epoch=value), ["print", 3]),
     "checkpoint": (lambda value: evaluator(checkpoint=value), [3, True, ["search.ckpt"]]),
@@ -107,16 +107,17 @@ def test_numbers_of_numpy_are_taken_as_the_plain_numbers_that_they_hold(tmp_path
         entropy=np.float32(0.25), warmup_epochs=np.int64(1), gradient_clip=np.float64(2), masked_noise=np.bool_(True),
         temperature=np.array([4.0, 0.5]), architecture_learning_rate=np.float32(0.5),
     )  # fmt: skip
-    plan = evaluator(
-        epochs=np.int64(2), batch_size=np.uint8(2), seed=np.int64(3), learning_rate=np.float32(0.5),
+    made = evaluator(
+        epochs=np.int64(2), batch_size=np.uint8(2), seed=np.int64(3), weight_learning_rate=np.float32(0.5),
         channels_last=np.bool_(True), checkpoint=str(tmp_path / "a"),
-    ).plan  # fmt: skip
+    )  # fmt: skip
     space = SRBasicSpace(scale=np.int64(2), width=np.int32(6), cells=np.int64(1), bits=[np.int64(4), np.uint8(8)])
     found = [
-        strategy.entropy, strategy.warmup_epochs, strategy.gradient_clip_val, strategy.quantization.masked,
+        strategy.options.entropy, strategy.warmup_epochs, strategy.gradient_clip_val, strategy.quantization.masked,
         strategy.relaxation.temperature, strategy.costs[0].cost.input_shape, strategy.costs[0].weight,
-        strategy.costs[1].maximum, plan.epochs, plan.batch_size, plan.seed, plan.learning_rate, plan.channels_last,
-        plan.checkpoint, space.scale, space.cells, Precision.parse([np.int64(4), np.int32(8)]),
+        strategy.costs[1].maximum, made.options.epochs, made.options.batch_size, made.options.seed,
+        made.options.weight_learning_rate, made.options.channels_last, made.checkpoint, space.scale, space.cells,
+        Precision.parse([np.int64(4), np.int32(8)]),
     ]  # fmt: skip
     assert repr(found) == repr(
         [
@@ -155,4 +156,4 @@ def test_empty_batches_are_refused_and_data_that_fill_no_batch_are_used() -> Non
                     run(network, batches)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     short = evaluator(batch_size=64)
-    assert [len(inputs) for inputs, _ in short.training_batches()] == [4] and short.plan.steps_per_epoch == 1
+    assert [len(inputs) for inputs, _ in short.training_batches()] == [4] and short.data.steps_per_epoch == 1

@@ -153,6 +153,7 @@ def keys(section: Any, prefix: str = "") -> dict[str, Any]:
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         name = f"{prefix}{field.name}"
+        value = list(value) if isinstance(value, tuple) else value
         found |= keys(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
     return found
 

@@ -75,6 +75,7 @@ def number(
     most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    decides: bool = True,
 ) -> Any:
     """A dataclass field for a number with a range, checked by `build`.
 
@@ -82,8 +83,9 @@ def number(
         default: The field's default; None where the field's type has it.
         least, most: Limits that are themselves allowed.
         above, below: Limits that are not.
+        decides: Whether the result of a run depends on it.
     """
-    return dataclasses.field(default=default, metadata={"range": _Range(least, most, above, below)})
+    return dataclasses.field(default=default, metadata={"range": _Range(least, most, above, below), "decides": decides})
 
 
 def read_yaml_file(path: Path, *, written: bool = False) -> Any:
@@ -213,7 +215,10 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
         limits = ranges[name]
         if limits is not None and checked is not None and checked not in limits:
             raise InputError(f"'{prefix}{name}' must be {limits}, not {shown(checked)}")
-    return schema(**arguments)
+    try:
+        return schema(**arguments)
+    except InputError as error:  # of a schema that checks itself, naming the field
+        raise InputError(f"{prefix}{error}") from error
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:
@@ -229,6 +234,10 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return _choice(value, arguments, key)
     if origin is list and isinstance(value, list | tuple):
         return [_convert(item, arguments[0], f"{key}[{i}]") for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
+        return tuple(
+            _convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, arguments, strict=True))
+        )
     if origin is dict and isinstance(value, dict):
         names = {name: _convert(name, arguments[0], f"a key of {key}") for name in value}
         return {names[name]: _convert(item, arguments[1], f"{key}.{names[name]}") for name, item in value.items()}
@@ -343,6 +352,8 @@ def _description(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is list:
         return f"a list, each item {_description(arguments[0])}"
+    if origin is tuple:
+        return f"a list of {len(arguments)} items, each {_description(arguments[0])}"
     if origin is dict:
         return "a mapping of names to values"
     if origin in (Union, types.UnionType):

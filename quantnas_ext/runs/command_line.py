@@ -1,22 +1,18 @@
-"""How every recipe starts, how it ends when the input was bad, and where it may write."""
+"""How every recipe starts, and how it ends when the input was bad."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import NoReturn
 
 from quantnas_ext.errors import InputError, printable
-from quantnas_ext.files.atomic import DISK_TROUBLE, WriteError, check_writable
-from quantnas_ext.files.lock import LOCK_FILES, run_lock
-from quantnas_ext.files.paths import seen_from
-from quantnas_ext.runs.library_messages import keep_messages
+from quantnas_ext.files.atomic import DISK_TROUBLE, WriteError
 
-__all__ = ["held_run_folder", "new_run_folder", "run"]
+__all__ = ["is_main_process", "run"]
 
 
 def run(main: Callable[[list[str] | None], None]) -> NoReturn:
@@ -53,67 +49,7 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     sys.exit(0)
 
 
-def new_run_folder(path: str | Path, *, resume: bool = False, going_on: str = "") -> Path:
-    """Make the folder of a run, and refuse to mix a new run with an old one.
-
-    Call it after every other input has been checked, so that bad input leaves no folder behind.
-
-    Args:
-        path: The folder; it may be missing or empty.
-        resume: Go on in a folder that an earlier run has filled; then it has to be there.
-        going_on: How a run in that folder, if there is one, goes on; ends the sentence that refuses a filled folder.
-
-    Returns:
-        The folder, which exists.
-
-    Raises:
-        InputError: The folder already holds files (and `resume` is off), is missing (and `resume` is on), is not a
-            folder, or cannot be written to.
-    """
-    folder = Path(path)
-    try:
-        in_the_way = folder.exists() and not folder.is_dir()
-        filled = folder.is_dir() and any(path.name not in LOCK_FILES for path in folder.iterdir())
-    except OSError as error:
-        raise InputError(f"run folder '{folder}' cannot be used ({error.strerror}); name another folder") from error
-    if in_the_way:
-        raise InputError(f"run folder '{folder}' is a file; name another folder")
-    if resume and not filled:
-        where = seen_from(folder)
-        raise InputError(f"run folder '{folder}' holds nothing to resume{where}; name the folder of an earlier run")
-    if filled and not resume:
-        more = f"; {going_on}" if going_on else ""
-        raise InputError(
-            f"run folder '{folder}' already holds a run; name another folder or delete this one first{more}"
-        )
-    made = [] if folder.exists() else [folder, *(parent for parent in folder.parents if not parent.exists())]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        reason = getattr(error, "strerror", error)
-        raise InputError(f"run folder '{folder}' cannot be made ({reason}); name another folder") from error
-    try:
-        check_writable(folder)
-    except InputError:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
-    return folder
-
-
-@contextlib.contextmanager
-def held_run_folder(path: str | Path, *, resume: bool = False, going_on: str = "") -> Iterator[Path]:
-    """Make the folder of a run, as `new_run_folder`, and keep other processes out of it until the end.
-
-    What libraries log meanwhile goes to a file there (`library_messages`).
-
-    Raises:
-        InputError: As `new_run_folder`, or another process is at work in the folder.
-    """
-    folder = new_run_folder(path, resume=resume, going_on=going_on)
-    with run_lock(folder):
-        # Again, as another process may have begun a run since.
-        folder = new_run_folder(path, resume=resume, going_on=going_on)
-        with keep_messages(folder):
-            yield folder
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that a launcher has started, as its environment tells before torch."""
+    ranks = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # those that Accelerate goes by
+    return next((os.environ[rank] for rank in ranks if rank in os.environ), "0") == "0"

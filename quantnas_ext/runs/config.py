@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -22,6 +21,8 @@ from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.files.paths import expanded, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
 from quantnas_ext.quantization.precision import Precision
+from quantnas_ext.runs.run_folder import RunFolder
+from quantnas_ext.search.options import BatchOptions, LoopOptions, StrategyOptions
 
 __all__ = [
     "Config",
@@ -35,11 +36,8 @@ __all__ = [
     "shipped_configs",
 ]
 
-RUN_SIGNS = ("search.ckpt", "history.json", "nni")
-"""What a search leaves in its run folder beside `config.yaml`, as soon as it has begun."""
 
-
-@dataclass
+@dataclass(frozen=True)
 class SpaceConfig:
     """Which model space is searched.
 
@@ -52,8 +50,8 @@ class SpaceConfig:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class DataConfig:
+@dataclass(frozen=True)
+class DataConfig(BatchOptions):
     """Images to search, train and evaluate on. A dataset folder holds `HR/*.png` and `LRx{scale}/*.png`.
 
     Attributes:
@@ -62,8 +60,6 @@ class DataConfig:
         train: Dataset folders whose images are put together.
         test: Dataset folders to evaluate on, by the name that they have in tables.
         patch: Side of the low-resolution crops of a search, in pixels.
-        batch_size: Crops in a batch of a search, in each process.
-        workers: Processes that load data; 0 loads in the main process.
         validation_share: Share of the training images on which the search trains the logits rather than the weights.
         hr_folder: Folder of the high-resolution images in a folder of `train`.
         lr_folder: Folder of the low-resolution images; `{scale}` stands for the scale.
@@ -74,10 +70,8 @@ class DataConfig:
 
     photographs: str | None = None
     train: list[str] = field(default_factory=list)
-    test: dict[str, str] = field(default_factory=dict)
+    test: dict[str, str] = field(default_factory=dict, metadata={"decides": False})
     patch: int = number(32, least=4)
-    batch_size: int = number(8, least=1)
-    workers: int = number(0, least=0)
     validation_share: float = number(0.5, above=0, below=1)
     hr_folder: str = "HR"
     lr_folder: str = "LRx{scale}"
@@ -86,31 +80,12 @@ class DataConfig:
     skip_small: bool = False
 
 
-@dataclass
-class SearchConfig:
-    """The bilevel search of architecture and weights.
+@dataclass(frozen=True)
+class SearchConfig(StrategyOptions, LoopOptions):
+    """The bilevel search of architecture and weights: options of its loop and its strategy, goals, and the rest.
 
     Attributes:
-        epochs: Passes over the training half, warm-up included.
-        steps_per_epoch: Steps in an epoch; None for one whole pass by all processes together.
-        warmup_epochs: Epochs at the start in which only the weights are trained.
-        weight_learning_rate: Adam's learning rate for the weights, with cosine decay.
-        weight_decay: Adam's weight decay for the weights.
-        gradient_clip: Largest norm of the weights' gradient.
-        architecture_learning_rate: Adam's learning rate for the logits, which move by about as much in a step.
-        quantization: How quantization shows in the search: as noise, as quantizers of every precision that share a
-            weight ("direct") or have one each ("direct_separate"), or not at all.
-        noise: Distribution of the quantization noise.
-        noise_mixture: How the noise of several precisions adds up: "rss", the root sum of squares of independent
-            draws, or "power", the expected error power.
-        masked_noise: Whether zero activations get no noise.
-        evaluation: How blocks compute their candidates: merged with a noise scale for each ("exact"), merged with one
-            noise scale for a block ("fast"), or one after the other.
-        relaxation: How the probabilities of a step are drawn from the logits.
-        temperature: Of Gumbel draws, at the first and last step after the warm-up.
-        regularizer: What "entropy" weighs: the entropy of the architecture's distribution, the absolute logits ("l1"),
-            their exponentials, or nothing.
-        entropy: Weight of the regularizer at the end of its schedule.
+        entropy: As the strategy's, with a default of its own and never below 0.
         bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
         bitops_budget: Most BitOps, at a 32x32 input, of the found network, which the search meets by itself in place of
             the penalty; None searches without a budget.
@@ -123,29 +98,10 @@ class SearchConfig:
             budget.
         operations: Architecture file whose operations are kept, so that only precisions are searched; None searches
             both.
-        derive_from: Whether the network is derived from the last epoch or from the one of lowest validation loss.
         top_k: How many of the most probable architectures are written.
-        mixed_precision: Arithmetic of the search.
         threads: CPU threads of a process; None chooses them by what is free and what they bring (`threads`).
     """
 
-    epochs: int = number(20, least=1)
-    steps_per_epoch: int | None = number(None, least=1)
-    warmup_epochs: int = number(0, least=0)
-    weight_learning_rate: float = number(1e-3, above=0)
-    weight_decay: float = number(3e-8, least=0)
-    gradient_clip: float = number(5.0, above=0)
-    architecture_learning_rate: float = number(3e-4, above=0)
-    quantization: Literal["noise", "direct", "direct_separate", "none"] = "noise"
-    noise: Literal["uniform", "gaussian"] = "uniform"
-    noise_mixture: Literal["rss", "power"] = "rss"
-    masked_noise: bool = False
-    evaluation: Literal["exact", "fast", "separate"] = "exact"
-    relaxation: Literal[
-        "softmax", "gumbel", "gumbel_hard", "gumbel_hard_sampled", "dropout", "one_path", "two_paths"
-    ] = "softmax"
-    temperature: list[float] = field(default_factory=lambda: [10.0, 0.1])
-    regularizer: Literal["entropy", "l1", "exp", "none"] = "entropy"
     entropy: float = number(1e-3, least=0)
     bitops_penalty: float = 1e-3
     bitops_budget: float | None = number(None, above=0)
@@ -155,13 +111,11 @@ class SearchConfig:
     latency_penalty: float = 0.0
     latency_budget: float | None = number(None, above=0)
     operations: str | None = None
-    derive_from: Literal["last", "best"] = "last"
-    top_k: int = number(1, least=1, most=1000)
-    mixed_precision: Literal["no", "bf16"] = "no"
-    threads: int | None = number(None, least=1)
+    top_k: int = number(1, least=1, most=1000, decides=False)
+    threads: int | None = number(None, least=1, decides=False)
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainConfig:
     """The final training of a found network.
 
@@ -189,7 +143,7 @@ class TrainConfig:
     checkpoint_every: int = number(500, least=1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """Everything that a run depends on.
 
@@ -203,7 +157,7 @@ class Config:
     """
 
     seed: int = number(0, least=0, most=2**32 - 1)
-    run: str = "runs/demo"
+    run: str = field(default="runs/demo", metadata={"decides": False})
     space: SpaceConfig = field(default_factory=SpaceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -246,8 +200,8 @@ def _at_its_place(config: Config, path: Path) -> Config:
     A run folder may have been moved or renamed, and what lies in it moves with it.
     """
     folder = path.parent
-    in_run = path.name == "config.yaml" and any((folder / name).exists() for name in RUN_SIGNS)
-    if not in_run or os.path.realpath(config.run) == os.path.realpath(folder):
+    run = RunFolder(folder)
+    if path != run.config or not run.holds_search or os.path.realpath(config.run) == os.path.realpath(folder):
         return config
 
     def here(key: str, value: str) -> str:
@@ -361,11 +315,6 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
         config = build(Config, values)
         if config.train.precision is not None:
             _check_precision(config.train.precision)
-        temperature = config.search.temperature
-        if len(temperature) != 2 or not all(math.isfinite(value) and value > 0 for value in temperature):
-            raise InputError(
-                f"'search.temperature' ({temperature}) must be two numbers above 0, at the start and the end"
-            )
         warmup, epochs = config.search.warmup_epochs, config.search.epochs
         if whole and warmup >= epochs:
             raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")

@@ -1,4 +1,4 @@
-"""The course of a search, as a JSON file that plots and reports are made from."""
+"""The course of a search: as a JSON file that plots and reports are made from, and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch.utils.tensorboard import SummaryWriter
+
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.files.json_values import json_values
-from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.runs.run_folder import RunFolder
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 
 
 class SearchHistory:
@@ -51,3 +54,41 @@ class SearchHistory:
                 entry[f"multiplier_{name}"] = value
             epochs.append(entry)
         return {"labels": self.labels, "epochs": epochs}
+
+
+class SearchRecorder:
+    """Writes every record of a search to its run folder: ``AccelerateEvaluator(..., on_epoch=recorder)``.
+
+    Nothing is opened before the first record, which only the main process gets.
+
+    Args:
+        run: where to write.
+        tree: the choices of the space.
+
+    Attributes:
+        history: of the search so far.
+    """
+
+    def __init__(self, run: RunFolder, tree: ChoiceTree) -> None:
+        self.history = SearchHistory(run.history, tree)
+        self._folder = run.tensorboard
+        self._board: SummaryWriter | None = None
+
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+    def __call__(self, record: EpochRecord) -> None:
+        """Write a record."""
+        self._board = board = self._board or SummaryWriter(str(self._folder), purge_step=0)
+        self.history.add(record)
+        for label, probabilities in record.probabilities.items():
+            for value, probability in zip(self.history.labels[label]["values"], probabilities, strict=True):
+                board.add_scalar(f"probability/{label}/{value}", probability, record.epoch)
+        scalars = {name: getattr(record, name) for name in ("entropy", "train_loss", "val_loss", "settled_loss")}
+        scalars |= record.expected_costs | {f"multiplier_{name}": value for name, value in record.multipliers.items()}
+        for name, scalar in scalars.items():
+            if scalar is not None:
+                board.add_scalar(f"search/{name}", scalar, record.epoch)
+        board.flush()

@@ -1,21 +1,24 @@
-"""Whether a run folder holds the run that a configuration asks for: only what changes its result counts."""
+"""Whether a run folder holds the run that a configuration asks for, and how a search begins or goes on there."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import os
-from collections.abc import Mapping
+import shutil
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from quantnas_ext.errors import InputError, shown
-from quantnas_ext.runs.config import Config, load_config
+from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.runs.command_line import is_main_process
+from quantnas_ext.runs.config import Config, load_config, save_config
+from quantnas_ext.runs.run_folder import Folder, RunFolder, TrainingFolder
 
-__all__ = ["OPERATIONS_NAME", "check_same_search", "check_same_training"]
-
-_HARMLESS_TO_A_SEARCH = ("run", "data.test", "data.workers", "search.threads", "search.top_k", "train.")
-"""What a search does not depend on: where it lies, how it is computed, how much of its result is written."""
+__all__ = ["begun_search", "check_same_search", "check_same_training"]
 
 _HARMLESS_TO_A_TRAINING = (
     "run",
@@ -32,11 +35,7 @@ _HARMLESS_TO_A_TRAINING = (
 """What a training does not depend on; its architecture is a file of its own."""
 
 
-OPERATIONS_NAME = "operations.yaml"
-"""Copy, in a run folder, of the architecture file whose operations a search keeps."""
-
-
-def check_same_search(run: Path, given: Config) -> None:
+def check_same_search(run: RunFolder, given: Config) -> None:
     """Check that the search in a run folder is the one of a configuration; print what differs without harm.
 
     Args:
@@ -46,10 +45,10 @@ def check_same_search(run: Path, given: Config) -> None:
     Raises:
         InputError: Something differs that changes the result, all of which is listed with both values.
     """
-    _check("search", run, given, _HARMLESS_TO_A_SEARCH)
+    _check("search", run, given, ("train.", *_undecided(Config)))
 
 
-def check_same_training(folder: Path, given: Config) -> None:
+def check_same_training(folder: TrainingFolder, given: Config) -> None:
     """Check likewise that the training in a folder, begun or done, is the one of a configuration.
 
     Args:
@@ -62,13 +61,46 @@ def check_same_training(folder: Path, given: Config) -> None:
     _check("training", folder, given, _HARMLESS_TO_A_TRAINING)
 
 
-def _check(stage: str, folder: Path, given: Config, harmless: tuple[str, ...]) -> None:
+@contextlib.contextmanager
+def begun_search(config: Config, *, resume: bool) -> Iterator[RunFolder]:
+    """The run folder of a search, with the search's configuration and the operations it keeps.
+
+    The main process holds it; the others of a launcher get it as it is.
+
+    Raises:
+        InputError: The folder cannot be used (`RunFolder.held`), or is to go on with another search.
+    """
+    run, kept = RunFolder(config.run), config.search.operations
+    if not is_main_process():
+        yield run
+        return
+    if resume and run.configured:
+        check_same_search(run, config)
+    with run.held(resume=resume):
+        save_config(config, run.config)
+        if kept is not None and not run.operations.exists():
+            with atomic_file(run.operations) as temporary:
+                shutil.copyfile(kept, temporary)
+        run.plots.mkdir(exist_ok=True)
+        yield run
+
+
+def _undecided(section: type[Any], prefix: str = "") -> Iterator[str]:
+    """Keys of a configuration that no result depends on: where it lies, how it is computed, how much is written."""
+    hints = typing.get_type_hints(section)
+    for option in dataclasses.fields(section):
+        if not option.metadata.get("decides", True):
+            yield f"{prefix}{option.name}"
+        elif dataclasses.is_dataclass(hints[option.name]):
+            yield from _undecided(hints[option.name], f"{prefix}{option.name}.")
+
+
+def _check(stage: str, folder: Folder, given: Config, harmless: tuple[str, ...]) -> None:
     """Compare the configuration saved in a folder with a given one, key by key."""
-    file = folder / "config.yaml"
-    if not file.is_file():
+    if not folder.config.is_file():
         return
     # The images' paths are compared as folders, and photographs with themselves, wherever they were prepared.
-    saved, wanted = (_flat(_values(config)) for config in (load_config(file), given))
+    saved, wanted = (_flat(_values(config)) for config in (load_config(folder.config), given))
     different = [key for key in wanted.keys() | saved.keys() if saved.get(key) != wanted.get(key)]
     moved = [key for key in different if _same_place(key, saved.get(key), wanted.get(key), folder)]
     without_harm = [key for key in different if key in moved or f"{key}.".startswith(_with_dots(harmless))]
@@ -126,7 +158,7 @@ def _without_prepared(config: Config) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(data, train=train))
 
 
-def _same_place(key: str, saved: Any, given: Any, folder: Path) -> bool:
+def _same_place(key: str, saved: Any, given: Any, folder: Folder) -> bool:
     """Whether two paths lead to the same thing, or to equal ones; what moved away cannot be told from what is here.
 
     The checkpoint of a search remembers its data and costs by itself, and refuses others.
@@ -138,7 +170,7 @@ def _same_place(key: str, saved: Any, given: Any, folder: Path) -> bool:
     if key == "data.train":
         return len(saved) == len(given) and all(_same_folder(a, b) for a, b in zip(saved, given, strict=True))
     if key == "search.operations":
-        kept = [file for file in (folder / OPERATIONS_NAME, Path(saved)) if file.is_file()]
+        kept = [file for file in (RunFolder(folder.path).operations, Path(saved)) if file.is_file()]
         return bool(kept) and _same_content(kept[0], Path(given))
     if key == "search.latency_table":
         return not Path(saved).is_file() or _same_content(Path(saved), Path(given))

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nni
 from nni.nas.evaluator import Evaluator
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
@@ -15,6 +16,20 @@ from nni.nas.space import RawFormatModelSpace
 from nni.tools.nnictl.config_utils import Experiments
 
 from quantnas_ext.search.loop.processes import process_state
+
+
+class ReportingEvaluator(Evaluator):
+    """An evaluator whose result, a number, NNI gets as the final one of its trial, where there is a trial."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def evaluate(self, model: Any) -> Any:
+        """The evaluator's own result."""
+        result = self.evaluator.evaluate(model)
+        if nni.get_current_parameter() is not None:
+            nni.report_final_result(result)
+        return result
 
 
 class FolderExperiment(NasExperiment):

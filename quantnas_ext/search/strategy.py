@@ -13,24 +13,23 @@ from nni.nas.oneshot.pytorch.strategy import DARTS, MutationHook, OneShotStrateg
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
-from quantnas_ext.arguments import name_among, real_number, whole_number
+from quantnas_ext.arguments import whole_number
 from quantnas_ext.costs.goals import Budget, Penalty
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, DrawnSoftmax
 from quantnas_ext.distribution.choices import ChoiceTree
-from quantnas_ext.distribution.regularizers import REGULARIZERS, Regularizer
-from quantnas_ext.distribution.relaxation import Relaxation, RelaxationName
+from quantnas_ext.distribution.relaxation import Relaxation
 from quantnas_ext.errors import InputError, shown
-from quantnas_ext.quantization.noise.additive import NoiseDistribution, NoiseMixture
+from quantnas_ext.search.experiment import ReportingEvaluator
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
 from quantnas_ext.search.loop.lightning import QuantNASLightningModule
-from quantnas_ext.search.loop.settings import DERIVE_FROM, DeriveFrom
 from quantnas_ext.search.objective import SearchObjective
+from quantnas_ext.search.options import StrategyOptions, chosen, takes
 from quantnas_ext.supernet.context import SupernetContext
 from quantnas_ext.supernet.layer_choice import MixedLayerChoice
 from quantnas_ext.supernet.merged_blocks import MixedChoiceBlock, MixedSharedInput, share_activation_quantizers
 from quantnas_ext.supernet.mixed_arguments import MixedArguments
 from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d, MixedQuantLinear
-from quantnas_ext.supernet.quantization_mode import Evaluation, Mode, SearchQuantization
+from quantnas_ext.supernet.quantization_mode import SearchQuantization
 
 
 class QuantNAS(DARTS):
@@ -46,53 +45,29 @@ class QuantNAS(DARTS):
         costs: penalties and budgets, for example ``[Penalty(BitOps((1, 3, 32, 32)), 1e-3)]``. A ``Budget`` is a limit
             that the found architecture keeps: multipliers hold the expected cost there, and the result is the most
             probable joint architecture within all budgets.
-        entropy: largest weight of the regularizer (mu_max), reached in the last epoch; see ``entropy_weight``.
-        regularizer: ``"entropy"`` (joint), ``"l1"``, ``"exp"`` or ``"none"``, see ``regularization``.
-        relaxation: ``"softmax"``, ``"gumbel"``, ``"gumbel_hard"``, ``"gumbel_hard_sampled"``, ``"dropout"``,
-            ``"one_path"`` or ``"two_paths"``, see ``Relaxation``.
-        temperature: of Gumbel draws, at the first and last step after the warm-up.
-        quantization: how it shows in the search: ``"noise"``, ``"direct"``, ``"direct_separate"`` or ``"none"``.
-        noise: ``"uniform"`` or ``"gaussian"``.
-        noise_mixture: how the noise of several precisions mixes, ``"rss"`` or ``"power"``.
-        masked_noise: no noise on zero activations.
-        evaluation: of blocks, ``"exact"``, ``"fast"`` or ``"separate"``; for this and the four above see
-            ``SearchQuantization``.
-        architecture_learning_rate: Adam's, for the logits. Adam moves a logit by about this much a step, so a search of
-            few steps needs more: at least 10 / (number of architecture steps).
-        warmup_epochs: epochs at the start in which only weights are trained.
-        gradient_clip: largest norm of the weights' gradient; None for no clipping.
-        derive_from: ``"last"``, or ``"best"``: the result is that of the epoch of lowest validation loss. For NNI's
-            Lightning evaluators, see ``QuantNASLightningModule``; an ``AccelerateEvaluator`` can also be told itself.
+        options: what to search with.
         mutation_hooks: further NNI mutation hooks, run before ours.
+        changes: options by name, as in ``QuantNAS(costs=[...], entropy=0.1)``.
 
     Raises:
-        InputError: for an unknown noise, mixture, regularizer or relaxation, a number that is out of range or none, or
-            costs that are neither penalties nor budgets.
+        InputError: for an option that is none or not possible (see ``StrategyOptions``), or costs that are neither
+            penalties nor budgets.
     """
 
+    @takes(StrategyOptions)
     def __init__(
         self,
+        options: StrategyOptions | None = None,
         *,
         costs: Sequence[Penalty | Budget] = (),
-        entropy: float = 0.0,
-        regularizer: Regularizer = "entropy",
-        relaxation: RelaxationName = "softmax",
-        temperature: tuple[float, float] = (10.0, 0.1),
-        quantization: Mode = "noise",
-        noise: NoiseDistribution = "uniform",
-        noise_mixture: NoiseMixture = "rss",
-        masked_noise: bool = False,
-        evaluation: Evaluation = "exact",
-        architecture_learning_rate: float = 3e-4,
-        warmup_epochs: int = 0,
-        gradient_clip: float | None = 5.0,
-        derive_from: DeriveFrom = "last",
         mutation_hooks: list[MutationHook] | None = None,
+        **changes: Any,
     ) -> None:
+        self.options = given = chosen(StrategyOptions, options, changes)
         super().__init__(
-            arc_learning_rate=real_number("architecture_learning_rate", architecture_learning_rate, above=0),
-            gradient_clip_val=None if gradient_clip is None else real_number("gradient_clip", gradient_clip, above=0),
-            warmup_epochs=whole_number("warmup_epochs", warmup_epochs, least=0),
+            arc_learning_rate=given.architecture_learning_rate,
+            gradient_clip_val=given.gradient_clip,
+            warmup_epochs=given.warmup_epochs,
             mutation_hooks=mutation_hooks,
         )
         if not isinstance(costs, Iterable):
@@ -103,11 +78,10 @@ class QuantNAS(DARTS):
                 raise InputError(
                     f"{shown(cost)} among the costs is neither a Penalty nor a Budget; make it one of them"
                 )
-        self.entropy = real_number("entropy", entropy)
-        self.regularizer: Regularizer = name_among("regularizer", regularizer, REGULARIZERS)
-        self.relaxation = Relaxation(relaxation, temperature)
-        self.quantization = SearchQuantization(quantization, noise, noise_mixture, masked_noise, evaluation)
-        self.derive_from: DeriveFrom = name_among("epoch to derive from:", derive_from, DERIVE_FROM)
+        self.relaxation = Relaxation(given.relaxation, given.temperature)
+        self.quantization = SearchQuantization(
+            given.quantization, given.noise, given.noise_mixture, given.masked_noise, given.evaluation
+        )
         self._searched: tuple[SupernetContext, SearchObjective] | None = None
 
     @property
@@ -201,27 +175,12 @@ class QuantNAS(DARTS):
 
     def configure_oneshot_module(self, training_module: Any) -> QuantNASLightningModule:
         """The search around a Lightning evaluator's module."""
-        return QuantNASLightningModule(
-            training_module,
-            self.context,
-            self.objective,
-            architecture_learning_rate=self.arc_learning_rate,
-            gradient_clip_val=self.gradient_clip_val,
-            warmup_epochs=self.warmup_epochs,
-            derive_from=self.derive_from,
-        )
+        return QuantNASLightningModule(training_module, self.context, self.objective, self.options)
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
         """Make an evaluator run the search; ``AccelerateEvaluator`` and Lightning evaluators can."""
         if isinstance(evaluator, AccelerateEvaluator):
-            return evaluator.bind(
-                self.context,
-                self.objective,
-                architecture_learning_rate=self.arc_learning_rate,
-                warmup_epochs=self.warmup_epochs,
-                gradient_clip=self.gradient_clip_val,
-                derive_from=self.derive_from,
-            )
+            return ReportingEvaluator(evaluator.bind(self.context, self.objective, self.options))
         return super().mutate_evaluator(evaluator)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
@@ -285,7 +244,9 @@ class QuantNAS(DARTS):
     def _objective_of(self, space: ModelSpace) -> tuple[ArchitectureDistribution, SearchObjective]:
         """New logits of a space, and what a search of it minimises."""
         distribution = ArchitectureDistribution(ChoiceTree.of(space), self.relaxation)
-        return distribution, SearchObjective(self.costs, self.entropy, space, distribution, self.regularizer)
+        return distribution, SearchObjective(
+            self.costs, self.options.entropy, space, distribution, self.options.regularizer
+        )
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from quantnas_ext.distribution.architecture_distribution import ArchitectureDist
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import QuantConv2d, set_quantization
-from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.spaces import SRBasicSpace, SRRFDNSpace
 
 CPU = torch.device("cpu")

@@ -18,9 +18,9 @@ from quantnas_ext.quantization import set_quantization
 from quantnas_ext.search.discretization_gap import derive_and_score
 from quantnas_ext.search.experiment import run_experiment
 from quantnas_ext.search.loop.best_epoch import BestEpoch
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
 from quantnas_ext.search.loop.sampling import FixedBatches
-from quantnas_ext.search.loop.settings import EpochRecord
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRBasicSpace
 from quantnas_ext.sr.evaluation.metrics import psnr_rgb
@@ -41,10 +41,12 @@ def derived(
         if record.epoch == stop_after:
             raise Stop
 
-    space, strategy = prepared(relaxation="gumbel", warmup_epochs=1, architecture_learning_rate=0.3)
+    space, strategy = prepared(
+        relaxation="gumbel", warmup_epochs=1, architecture_learning_rate=0.3, derive_from=derive_from
+    )
     evaluator = AccelerateEvaluator(
-        TensorDataset(*batch(0)), TensorDataset(*batch(1)), epochs=8, batch_size=2, learning_rate=0.2,
-        checkpoint=checkpoint, on_epoch=on_epoch, derive_from=derive_from,
+        TensorDataset(*batch(0)), TensorDataset(*batch(1)), epochs=8, batch_size=2, weight_learning_rate=0.2,
+        checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     return strategy, run_experiment(space, evaluator, strategy, folder / "nni"), records
 
@@ -76,7 +78,7 @@ def test_the_network_is_derived_from_the_epoch_of_lowest_loss_also_after_a_kill(
             assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
     with pytest.raises(InputError, match="other settings"):
         derived(tmp_path, checkpoint=checkpoint, derive_from="last")
-    with pytest.raises(InputError, match="epoch to derive from: 'first'"):
+    with pytest.raises(InputError, match="derive_from: 'first'"):
         derived(tmp_path, derive_from="first")
 
 

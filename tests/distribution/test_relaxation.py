@@ -12,7 +12,7 @@ from quantnas_ext.distribution.architecture_distribution import ArchitectureDist
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.relaxation import RELAXATIONS, Relaxation, draw_generator
 from quantnas_ext.errors import InputError
-from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRBasicSpace

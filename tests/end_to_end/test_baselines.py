@@ -16,6 +16,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.nn.operations import is_precision_label
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import load_config
+from quantnas_ext.sr.baseline_searches import full_precision_step
 from quantnas_ext.sr.training.arch import QuantNASNetwork
 from recipes import baseline, prepare_data, search
 
@@ -94,7 +95,7 @@ def test_two_steps_keep_the_operations_of_the_first_and_the_budget_in_the_second
         assert command[0] == sys.executable and Path(command[1]).samefile(search.__file__)
         with monkeypatch.context() as interrupted:
             if len(started) == 2:
-                interrupted.setattr(search, "run_experiment", interrupt)
+                interrupted.setattr("quantnas_ext.search.result.run_experiment", interrupt)
             search.main(command[2:])
         return subprocess.CompletedProcess(command, 0)
 
@@ -118,7 +119,7 @@ def test_two_steps_keep_the_operations_of_the_first_and_the_budget_in_the_second
 
 def test_the_first_of_two_steps_has_the_budgets_of_full_precision(config: Path) -> None:
     limits = ["search.bitops_budget=9e7", "search.bytes_budget=4e3"]
-    first = baseline.step_one(load_config(config, limits)).search
+    first = full_precision_step(load_config(config, limits)).search
     assert first.bitops_budget == pytest.approx(9e7 * 32 * 32 / 32)  # the geometric mean of 4 * 4 and 8 * 8
     assert first.bytes_budget == pytest.approx(4e3 * 32 / 32**0.5)
 

@@ -18,6 +18,7 @@ from quantnas_ext.costs.cost import BitOps
 from quantnas_ext.errors import InputError
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import load_config
+from quantnas_ext.runs.run_folder import RunFolder
 from recipes import demo, evaluate, prepare_data, search, train, upscale
 
 ROOT = Path(__file__).parents[2]
@@ -244,5 +245,5 @@ def test_the_demo_refuses_what_it_cannot_evaluate_before_the_search(tmp_path: Pa
 
 def test_a_failed_training_of_the_demo_says_where_its_output_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'quantized' .*above.*'full_precision' .*full_precision\.log"):
-        demo.train(tmp_path, ["--config", "demo"])
+        demo.train(RunFolder(tmp_path), ["--config", "demo"])
     assert (tmp_path / "full_precision.log").read_text().startswith("error: architecture file")

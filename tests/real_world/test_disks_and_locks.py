@@ -26,6 +26,7 @@ from quantnas_ext.files.lock import LOCK_FILES, run_lock
 from quantnas_ext.reporting.figures import save_figure
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, save_config
+from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.search.loop.checkpoint import load_checkpoint, save_checkpoint
 from quantnas_ext.sr.data import folders
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
@@ -111,7 +112,7 @@ def test_a_full_disk_is_noticed_before_the_long_work(tmp_path: Path) -> None:
     with full_disk():
         for check in (
             lambda: check_new_file(tmp_path / "scores.json"),
-            lambda: command_line.new_run_folder(tmp_path / "runs" / "new"),
+            lambda: RunFolder(tmp_path / "runs" / "new").make(),
         ):
             with pytest.raises(WriteError, match="make room there"):
                 check()
@@ -178,12 +179,12 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends_however_it_ends(tmp_p
     assert holder.stdout.readline() == "held\n"
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match=f"in use by process {holder.pid} on {os.uname().nodename}"):
-        with command_line.held_run_folder(tmp_path, resume=True):
+        with RunFolder(tmp_path).held(resume=True):
             pass
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}  # nothing of the live run was touched
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with command_line.held_run_folder(tmp_path, resume=True), run_lock(tmp_path):
+    with RunFolder(tmp_path).held(resume=True), run_lock(tmp_path):
         assert not list(tmp_path.glob("*.tmp"))  # what it was writing when it was killed
     assert {path.name for path in tmp_path.iterdir()} - LOCK_FILES == {"config.yaml"}
     with run_lock(tmp_path):  # nor is it held longer than it was
@@ -191,12 +192,12 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends_however_it_ends(tmp_p
 
 
 def test_the_second_of_two_fresh_runs_does_not_fill_the_first_ones_folder(tmp_path: Path) -> None:
-    with command_line.held_run_folder(tmp_path / "run") as folder:
+    with RunFolder(tmp_path / "run").held() as folder:
         lock = FileLock(folder / ".lock")
         with pytest.raises(TimeoutError):
             lock.acquire(blocking=False)
         (folder / "config.yaml").write_text("seed: 0\n")
-    with pytest.raises(InputError, match="already holds a run"), command_line.held_run_folder(folder):
+    with pytest.raises(InputError, match="already holds a run"), RunFolder(folder).held():
         pass
 
 

@@ -54,10 +54,10 @@ def test_what_a_bf16_search_derives_computes_in_float32_like_a_network_built_ane
     data = TensorDataset(F.avg_pool2d(high, 2), high)
     within = []
     evaluator = AccelerateEvaluator(
-        data, data, epochs=2, steps_per_epoch=2, batch_size=4, mixed_precision="bf16", derive_from="best",
+        data, data, epochs=2, steps_per_epoch=2, batch_size=4, mixed_precision="bf16",
         on_epoch=lambda record: within.append(strategy.derive()),
     )  # fmt: skip
-    strategy = QuantNAS()
+    strategy = QuantNAS(derive_from="best")
     sample = run_experiment(SRBasicSpace(**ARGUMENTS), evaluator, strategy, tmp_path)
     network, scores = derive_and_score(
         strategy, evaluator.training_batches(), evaluator.validation_batches(), {"loss": F.l1_loss}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.runs.config import load_config, save_config
 from quantnas_ext.runs.history import SearchHistory
+from quantnas_ext.runs.run_folder import RunFolder, TrainingFolder
 from quantnas_ext.runs.run_identity import check_same_search, check_same_training
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.weights.weight_loading import save_weights
@@ -98,7 +100,9 @@ def test_a_moved_search_goes_on_and_ends_as_if_it_had_never_been_stopped(
     if habit == "its own configuration":
         search.main(["--config", "moved/config.yaml", "--resume"])
     else:
-        monkeypatch.setattr(search, "set_threads", lambda threads: None)  # two threads on busy cores take their time
+        monkeypatch.setattr(
+            "quantnas_ext.threads.set_threads", lambda threads: None
+        )  # two threads on busy cores take their time
         changes = ["run=./moved/", "search.threads=2", "train.iterations=7", "data.workers=0", "search.top_k=2"]
         arguments = [word for change in changes for word in ("--set", change)]
         search.main(["--config", str(project / "my.yaml"), "--resume", *arguments])
@@ -139,33 +143,34 @@ def test_images_and_files_are_compared_by_what_they_are(project: Path, tmp_path:
     copied = Path(shutil.copytree(project / "data", tmp_path / "copied"))
     shutil.copy(project / "whole" / "architecture.yaml", tmp_path / "same.yaml")
     same = load_config(project / "my.yaml", [f"data.train=[{copied}/]", f"search.operations={tmp_path}/same.yaml"])
-    check_same_search(tmp_path / "run", same)
+    check_same_search(RunFolder(tmp_path / "run"), same)
     (copied / "HR" / "a.png").write_bytes(b"other")
     with pytest.raises(InputError, match="'data.train' is"):
-        check_same_search(tmp_path / "run", same)
+        check_same_search(RunFolder(tmp_path / "run"), same)
     (tmp_path / "same.yaml").write_text("another architecture")
     with pytest.raises(InputError, match="'search.operations' is"):
         check_same_search(
-            tmp_path / "run", load_config(project / "my.yaml", [f"search.operations={tmp_path}/same.yaml"])
+            RunFolder(tmp_path / "run"), load_config(project / "my.yaml", [f"search.operations={tmp_path}/same.yaml"])
         )
 
 
 def test_arguments_of_a_space_that_equal_its_defaults_are_no_difference(project: Path, tmp_path: Path) -> None:
     save_config(load_config(project / "my.yaml"), tmp_path / "config.yaml")
-    check_same_search(tmp_path, load_config(project / "my.yaml", ["space.arguments.share_cells=true"]))
+    check_same_search(RunFolder(tmp_path), load_config(project / "my.yaml", ["space.arguments.share_cells=true"]))
     with pytest.raises(InputError, match="'space.arguments.share_cells' is True there and False here"):
-        check_same_search(tmp_path, load_config(project / "my.yaml", ["space.arguments.share_cells=false"]))
+        check_same_search(RunFolder(tmp_path), load_config(project / "my.yaml", ["space.arguments.share_cells=false"]))
 
 
 def test_a_training_is_compared_by_what_it_depends_on(project: Path, tmp_path: Path) -> None:
     config = load_config(project / "my.yaml", ["data.photographs=photos", "data.train=[]"])
-    config.data.train = ["photos/trainx2"]  # as recipes/train.py saves it
+    prepared = dataclasses.replace(config.data, train=["photos/trainx2"])  # as recipes/train.py saves it
+    config = dataclasses.replace(config, data=prepared)
     save_config(config, tmp_path / "config.yaml")
     others = ["search.entropy=0.5", "train.validate_every=9", "data.patch=10", "data.photographs=/elsewhere"]
-    check_same_training(tmp_path, load_config(project / "my.yaml", [*others, "data.train=[]"]))
+    check_same_training(TrainingFolder(tmp_path), load_config(project / "my.yaml", [*others, "data.train=[]"]))
     with pytest.raises(InputError, match="'train.iterations' is 4 there and 5 here"):
         changes = ["data.photographs=photos", "data.train=[]", "train.iterations=5"]
-        check_same_training(tmp_path, load_config(project / "my.yaml", changes))
+        check_same_training(TrainingFolder(tmp_path), load_config(project / "my.yaml", changes))
 
 
 def test_the_demo_goes_on_with_a_moved_run_and_refuses_a_training_of_another_length(
@@ -198,7 +203,7 @@ def test_an_image_that_bicubic_restores_without_error_is_infinite_in_tables_and_
         network = Architecture.load(architecture).build()
         network(torch.rand(1, 3, 16, 16))
         save_weights(network.state_dict(), tmp_path / training / "network.safetensors")
-    demo.evaluate(load_config(project / "my.yaml", [f"data.test={{flat: {tmp_path}/flat}}"]), tmp_path)
+    demo.evaluate(load_config(project / "my.yaml", [f"data.test={{flat: {tmp_path}/flat}}"]), RunFolder(tmp_path))
     assert "∞" in capsys.readouterr().out
 
     def no_constant(name: str) -> None:
@@ -218,7 +223,7 @@ def test_an_image_that_bicubic_restores_without_error_is_infinite_in_tables_and_
 
 def test_a_history_with_undefined_numbers_stays_json(tmp_path: Path) -> None:
     from quantnas_ext.distribution.choices import ChoiceTree
-    from quantnas_ext.search.loop.settings import EpochRecord
+    from quantnas_ext.search.loop.epoch_record import EpochRecord
     from quantnas_ext.spaces import build_space
 
     tree = ChoiceTree.of(build_space(CONFIG["space"]["name"], CONFIG["space"]["arguments"]))

@@ -27,9 +27,9 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.nn import MutableQuantConv2d
 from quantnas_ext.search.experiment import run_experiment
 from quantnas_ext.search.loop.environment import REFUSED
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
 from quantnas_ext.search.loop.processes import process_state
-from quantnas_ext.search.loop.settings import EpochRecord
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.sr.data.patches import PatchDataset
 
@@ -184,8 +184,8 @@ def test_two_processes_do_in_an_epoch_what_one_does_with_the_same_images_a_step(
         for name in ("train_loss", "val_loss", "entropy"):
             assert record[name] == pytest.approx(other[name], rel=1e-5)
     # With its batch alone one process takes twice as many steps for a pass.
-    plan = AccelerateEvaluator(pairs(0, 9), pairs(1), epochs=1, batch_size=2).plan
-    assert plan.steps_per_epoch == 4 and len(plan.fixed_batches(plan.train_dataset)) == 4
+    data = AccelerateEvaluator(pairs(0, 9), pairs(1), epochs=1, batch_size=2).data
+    assert data.steps_per_epoch == 4 and len(data.fixed_batches(data.train)) == 4
 
 
 class Weighted(nn.Module):
@@ -266,7 +266,7 @@ def test_resumed_on_other_data_or_switches(tmp_path: Path, monkeypatch: pytest.M
         "weights: samples, other data for the logits": {"data": (pairs(1), pairs(0))},
         "channels_last False and not True$": {"channels_last": True},
         "costs: bitops .1.: weight 0.1 and not 0.2$": {"strategy": {"costs": [Penalty(COST, 0.2)]}},
-        "quantization: masked False and not True$": {"strategy": {"masked_noise": True}},
+        "masked_noise False and not True$": {"strategy": {"masked_noise": True}},
     }
     for named, change in changes.items():
         with pytest.raises(InputError) as error:

@@ -1,13 +1,11 @@
-"""How a recipe ends, and which folders a run may use."""
+"""How a recipe ends, and names in its sentences."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.runs.command_line import new_run_folder, run
+from quantnas_ext.runs.command_line import run
 
 
 @pytest.mark.parametrize(
@@ -39,24 +37,6 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(main)
-
-
-def test_a_run_folder_is_new_or_resumed_but_never_mixed(tmp_path: Path) -> None:
-    folder = new_run_folder(tmp_path / "runs" / "a")
-    assert new_run_folder(folder).is_dir()
-    with pytest.raises(InputError, match="nothing to resume"):
-        new_run_folder(folder, resume=True)
-    (folder / "config.yaml").write_text("seed: 0\n")
-    with pytest.raises(InputError, match="already holds a run; name another folder"):
-        new_run_folder(folder)
-    assert new_run_folder(folder, resume=True) == folder
-    with pytest.raises(InputError, match="is a file"):
-        new_run_folder(folder / "config.yaml")
-    with pytest.raises(InputError, match="cannot be made"):
-        new_run_folder(folder / "config.yaml" / "below")
-    for impossible in ("a" * 5000, "a\0b"):
-        with pytest.raises(InputError, match="name another folder"):
-            new_run_folder(tmp_path / impossible)
 
 
 def test_an_unknown_name_offers_the_nearest_known_one_or_none() -> None:

@@ -160,8 +160,8 @@ def test_missing_unreadable_and_unknown_configurations_are_named(tmp_path: Path)
 
 def test_an_invalid_configuration_is_not_saved_and_leaves_the_old_file(tmp_path: Path) -> None:
     save_config(Config(seed=5), tmp_path / "config.yaml")
-    with pytest.raises(InputError, match="'search.epochs' must be at least 1"):
-        save_config(Config(search=SearchConfig(epochs=0)), tmp_path / "config.yaml")
+    with pytest.raises(InputError, match="'train.iterations' must be at least 1"):
+        save_config(Config(train=TrainConfig(iterations=0)), tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml").seed == 5
 
 

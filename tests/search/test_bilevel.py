@@ -17,9 +17,9 @@ from quantnas_ext.costs.goals import Penalty
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import QuantConv2d, give_steps_a_group
 from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
 from quantnas_ext.search.loop.phases import frozen
-from quantnas_ext.search.loop.settings import EpochRecord
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.supernet.layer_input import LayerInput
@@ -35,7 +35,12 @@ def test_one_step_is_an_adam_step_of_the_logits_and_then_a_clipped_one_of_the_we
     torch.manual_seed(1)
     by_hand.mutate_model(reference)
     evaluator = AccelerateEvaluator(
-        TensorDataset(*batch(0)), TensorDataset(*batch(1)), epochs=1, batch_size=4, learning_rate=0.03, weight_decay=0
+        TensorDataset(*batch(0)),
+        TensorDataset(*batch(1)),
+        epochs=1,
+        batch_size=4,
+        weight_learning_rate=0.03,
+        weight_decay=0,
     )
     torch.manual_seed(1)
     run_experiment(space, evaluator, strategy, tmp_path)

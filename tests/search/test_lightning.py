@@ -15,7 +15,6 @@ from torch.utils.data import TensorDataset
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.loop.best_epoch import measuring
-from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
 from quantnas_ext.search.loop.sampling import FixedBatches
 from quantnas_ext.search.strategy import QuantNAS
 
@@ -130,10 +129,3 @@ def test_the_best_epoch_on_data_without_a_length_is_refused_before_the_first_ste
     with pytest.raises(InputError, match="best epoch cannot be found on these validation data"):
         searched(strategy, space, validation=stream)
     assert all(torch.equal(tensor, before[name]) for name, tensor in space.state_dict().items() if name in before)
-
-
-def test_a_strategy_asks_an_evaluator_of_accelerate_for_the_best_epoch_too() -> None:
-    space, strategy = prepared(derive_from="best")
-    strategy.mutate_model(space)
-    data = TensorDataset(*batch(0))
-    assert strategy.mutate_evaluator(AccelerateEvaluator(data, data, epochs=2, batch_size=2)).plan.derive_from == "best"

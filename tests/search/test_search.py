@@ -18,8 +18,9 @@ from small_searches import COST, RestorationModule, search, tiny_data, tiny_spac
 from quantnas_ext.costs.goals import Penalty
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
-from quantnas_ext.search.loop.settings import EpochRecord
+from quantnas_ext.search.options import StrategyOptions
 from quantnas_ext.search.strategy import ArchitectureDistribution, QuantNAS
 
 
@@ -88,13 +89,7 @@ def test_warm_up_leaves_the_logits_alone(tmp_path: Path) -> None:
     assert records[0].probabilities == records[2].probabilities != records[3].probabilities
     assert records[2].val_loss is None and records[3].val_loss is not None
     with pytest.raises(InputError, match="warm-up of 3 epochs leaves nothing"):
-        evaluator.bind(
-            strategy.distribution,
-            strategy.objective,
-            architecture_learning_rate=1.0,
-            warmup_epochs=3,
-            gradient_clip=None,
-        )
+        evaluator.bind(strategy.context, strategy.objective, StrategyOptions(warmup_epochs=3))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -124,8 +119,8 @@ from pathlib import Path
 from small_searches import COST, search
 from quantnas_ext.costs.goals import Budget
 relaxation, quantization = sys.argv[2:4]
-options = {"costs": [Budget(COST, 5e6)], "relaxation": relaxation, "quantization": quantization}
-strategy, sample, records = search(Path(sys.argv[1]), entropy=0.1, strategy=options, derive_from="best")
+options = {"costs": [Budget(COST, 5e6)], "relaxation": relaxation, "quantization": quantization, "derive_from": "best"}
+strategy, sample, records = search(Path(sys.argv[1]), entropy=0.1, strategy=options)
 state = PartialState()
 assert state.num_processes == 2
 result = {"sample": sample, "logits": {k: v.tolist() for k, v in strategy.distribution.logits.items()},

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 from quantnas_ext.search.experiment import run_experiment
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
-from quantnas_ext.search.loop.settings import EpochRecord
 from quantnas_ext.search.loop.trial_step import trial_step
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRBasicSpace

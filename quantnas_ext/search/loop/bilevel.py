@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,16 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import activation_quantizers, agree_on_steps, give_steps_a_group
 from quantnas_ext.search.loop.best_epoch import BestEpoch
 from quantnas_ext.search.loop.checkpoint import load_checkpoint, save_checkpoint
+from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.fingerprint import differences, search_fingerprint
+from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData
 from quantnas_ext.search.loop.lightning import architecture_optimizer
 from quantnas_ext.search.loop.phases import frozen, seeded
 from quantnas_ext.search.loop.sampling import EpochSampler
-from quantnas_ext.search.loop.settings import EpochRecord, SearchPlan, SearchSettings
 from quantnas_ext.search.objective import entropy_weight
 
 CHECKPOINT_KEYS = (
-    "settings",
+    "fingerprint",
     "epoch",
     "step",
     "records",
@@ -69,19 +70,33 @@ class BilevelSearch:
     """One search: the objects that Accelerate has prepared, and the loop.
 
     Args:
-        plan: data and training.
-        settings: what the strategy searches with.
+        data: what it learns from.
+        strategy: what it searches with.
         accelerator: of this process.
         model: the supernet.
+        checkpoint: file to go on from, written after every epoch; None for none.
+        on_epoch: called on the main process with the record of every epoch.
     """
 
-    def __init__(self, plan: SearchPlan, settings: SearchSettings, accelerator: Accelerator, model: nn.Module) -> None:
-        self.plan, self.settings, self.accelerator = plan, settings, accelerator
-        self.distribution, self.objective = settings.context.distribution, settings.objective
+    def __init__(
+        self,
+        data: SearchData,
+        strategy: BoundStrategy,
+        accelerator: Accelerator,
+        model: nn.Module,
+        *,
+        checkpoint: Path | None,
+        on_epoch: Callable[[EpochRecord], None] | None,
+    ) -> None:
+        options = data.options
+        self.data, self.strategy, self.accelerator = data, strategy, accelerator
+        self.options, self.checkpoint, self.on_epoch = options, checkpoint, on_epoch
+        self.searching_epochs = options.epochs - strategy.options.warmup_epochs
+        self.distribution, self.objective = strategy.context.distribution, strategy.objective
         self.distribution.to(accelerator.device)
         self.objective.to(accelerator.device)
         logits = list(self.distribution.parameters())
-        self.arch_optimizer = architecture_optimizer(self.distribution, settings.architecture_learning_rate)
+        self.arch_optimizer = architecture_optimizer(self.distribution, strategy.options.architecture_learning_rate)
         ignored = {id(parameter) for parameter in logits}
         # NNI's own supernet modules register the logits they use. They are averaged here, not by DDP.
         whole = _Prepared(model)
@@ -89,29 +104,28 @@ class BilevelSearch:
             whole, [name for name, p in whole.named_parameters(remove_duplicate=False) if id(p) in ignored]
         )
         self.bare = model
-        if plan.channels_last:
+        if options.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.activation_quantizers = list(activation_quantizers(model))
         self.weights = [parameter for parameter in model.parameters() if id(parameter) not in ignored]
-        optimizer = optim.Adam(self.weights, plan.learning_rate, weight_decay=plan.weight_decay)
+        optimizer = optim.Adam(self.weights, options.weight_learning_rate, weight_decay=options.weight_decay)
         give_steps_a_group(optimizer, model)
         self.model, self.optimizer = accelerator.prepare(whole, optimizer)
-        total = plan.epochs * plan.steps_per_epoch
+        total = options.epochs * data.steps_per_epoch
         self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total)
-        self.train_loader = self._loader(plan.train_dataset, plan.seed)
-        self.validation_loader = self._loader(plan.validation_dataset, plan.seed + 1)
+        self.train_loader = self._loader(data.train, options.seed)
+        self.validation_loader = self._loader(data.validation, options.seed + 1)
         self.progress = _Progress()
-        self.best = BestEpoch(model, settings.context, accelerator)
+        self.best = BestEpoch(model, strategy.context, accelerator)
         self.fingerprint: dict[str, Any] = {}
         for parameter in logits:  # every process starts from the main process's logits
             if accelerator.num_processes > 1:
                 torch.distributed.broadcast(parameter.data, 0)
 
     def _loader(self, dataset: Dataset[Any], seed: int) -> Any:
-        plan = self.plan
-        samples = plan.steps_per_epoch * plan.batch_size * self.accelerator.num_processes
+        samples = self.data.steps_per_epoch * self.options.batch_size * self.accelerator.num_processes
         sampler = EpochSampler(len(dataset), samples, seed)  # type: ignore[arg-type]
-        loader = DataLoader(dataset, plan.batch_size, sampler=sampler, num_workers=plan.workers)
+        loader = DataLoader(dataset, self.options.batch_size, sampler=sampler, num_workers=self.options.workers)
         return self.accelerator.prepare(loader)
 
     def run(self) -> float:
@@ -126,58 +140,56 @@ class BilevelSearch:
 
         With ``derive_from="best"`` model and distribution are then those of the best epoch, and the loss is its.
         """
-        plan = self.plan
-        if plan.checkpoint is not None:
-            self.fingerprint = search_fingerprint(plan, self.settings, self.accelerator, self.bare)
-        if plan.checkpoint is not None and plan.checkpoint.exists():
-            self._load(plan.checkpoint)
+        options, data, last_step = self.options, self.data, self.options.epochs * self.data.steps_per_epoch
+        best = self.strategy.options.derive_from == "best"
+        if self.checkpoint is not None:
+            self.fingerprint = search_fingerprint(data, self.strategy, self.accelerator, self.bare)
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self._load(self.checkpoint)
         else:
             self._record(None, None, None)
         bar = tqdm(
-            total=plan.epochs * plan.steps_per_epoch,
+            total=last_step,
             initial=self.progress.step,
             desc="search",
             unit="step",
             disable=not self.accelerator.is_main_process,
         )
         with bar:
-            for epoch in range(self.progress.epoch, plan.epochs):
+            for epoch in range(self.progress.epoch, options.epochs):
                 train_loss, val_loss = self._epoch(epoch, bar)
                 self.progress.epoch = epoch + 1
                 settled_loss = None
-                if plan.derive_from == "best" and val_loss is not None:
+                if best and val_loss is not None:
                     # Seed and steps of an epoch that the search does not have: the same noise every time.
-                    batches, step = plan.fixed_batches(plan.validation_dataset), plan.epochs * plan.steps_per_epoch
-                    with seeded(plan.seed, plan.epochs, self.accelerator):
-                        settled_loss = self.best.measure(batches, plan.loss, plan.seed, step)
+                    batches = data.fixed_batches(data.validation)
+                    with seeded(options.seed, options.epochs, self.accelerator):
+                        settled_loss = self.best.measure(batches, data.loss, options.seed, last_step)
                     self.best.offer(settled_loss)
                 self._record(train_loss, val_loss, settled_loss)
-                if plan.checkpoint is not None and self.accelerator.is_main_process:
-                    self._save(plan.checkpoint)
-        last = self.best.restore() if plan.derive_from == "best" else self.progress.records[-1].val_loss
+                if self.checkpoint is not None and self.accelerator.is_main_process:
+                    self._save(self.checkpoint)
+        last = self.best.restore() if best else self.progress.records[-1].val_loss
         return math.nan if last is None else last
 
     def _epoch(self, epoch: int, bar: Any) -> tuple[float, float | None]:
-        plan, device = self.plan, self.accelerator.device
-        searching = epoch >= self.settings.warmup_epochs
+        data, device = self.data, self.accelerator.device
+        warmup, steps = self.strategy.options.warmup_epochs, data.steps_per_epoch
+        searching = epoch >= warmup
         train_losses, val_losses = torch.zeros((), device=device), torch.zeros((), device=device)
         self.model.train()
-        for loader, dataset in (
-            (self.train_loader, plan.train_dataset),
-            (self.validation_loader, plan.validation_dataset),
-        ):
+        for loader, dataset in ((self.train_loader, data.train), (self.validation_loader, data.validation)):
             loader.set_epoch(epoch)
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(epoch)
-        with seeded(plan.seed, epoch, self.accelerator):
+        with seeded(self.options.seed, epoch, self.accelerator):
             for index, (train, validation) in enumerate(zip(self.train_loader, self.validation_loader, strict=True)):
                 if searching:
-                    t = epoch - self.settings.warmup_epochs + index / plan.steps_per_epoch
+                    t = epoch - warmup + index / steps
                     val_losses += self._architecture_step(validation, t)
                 train_losses += self._weight_step(train)
                 self.progress.step += 1
                 bar.update()
-        steps = plan.steps_per_epoch
         losses = reduce(torch.stack([train_losses, val_losses]) / steps, "mean").tolist()
         bar.set_postfix(loss=f"{losses[0]:.4f}", epoch=epoch + 1)
         if not all(map(math.isfinite, losses)):
@@ -193,24 +205,23 @@ class BilevelSearch:
         logits = list(self.distribution.parameters())
         with frozen(self.weights):
             with self.accelerator.autocast():
-                task_loss = self.plan.loss(convert_to_fp32(self.bare(inputs)), targets)
-            loss, _ = self.objective(task_loss, draw, t, self.plan.epochs - self.settings.warmup_epochs)
+                task_loss = self.data.loss(convert_to_fp32(self.bare(inputs)), targets)
+            loss, _ = self.objective(task_loss, draw, t, self.searching_epochs)
             gradients = torch.autograd.grad(loss, logits, allow_unused=True)
         for parameter, gradient in zip(logits, gradients, strict=True):
             parameter.grad = None if gradient is None else reduce(gradient, "mean")
         self.arch_optimizer.step()
         self.arch_optimizer.zero_grad()
-        epochs = self.plan.epochs - self.settings.warmup_epochs
-        self.objective.update(1 / (epochs * self.plan.steps_per_epoch))
+        self.objective.update(1 / (self.searching_epochs * self.data.steps_per_epoch))
         return task_loss.detach()
 
     def _draw(self, phase: int) -> Draw:
         """The draw of a phase of this step, the same on all processes; temperatures end with the last step."""
-        steps = self.plan.steps_per_epoch
-        warmup, total = self.settings.warmup_epochs * steps, self.plan.epochs * steps
+        steps, seed = self.data.steps_per_epoch, self.options.seed
+        warmup, total = self.strategy.options.warmup_epochs * steps, self.options.epochs * steps
         progress = (self.progress.step - warmup) / max(1, total - warmup - 1)
-        self.settings.context.bank.begin(self.plan.seed, self.accelerator.process_index, self.progress.step, phase)
-        return self.distribution.draw(progress, draw_generator(self.plan.seed, self.progress.step, phase))
+        self.strategy.context.bank.begin(seed, self.accelerator.process_index, self.progress.step, phase)
+        return self.distribution.draw(progress, draw_generator(seed, self.progress.step, phase))
 
     def _weight_step(self, batch: Sequence[Tensor]) -> Tensor:
         inputs, targets = batch
@@ -218,11 +229,11 @@ class BilevelSearch:
             self._draw(1)
         self.optimizer.zero_grad()
         with self.accelerator.autocast():
-            loss = self.plan.loss(self.model(inputs), targets)
+            loss = self.data.loss(self.model(inputs), targets)
         self.accelerator.backward(loss)
         self._spread_steps()
-        if self.settings.gradient_clip is not None:
-            self.accelerator.clip_grad_norm_(self.weights, self.settings.gradient_clip)
+        if self.strategy.options.gradient_clip is not None:
+            self.accelerator.clip_grad_norm_(self.weights, self.strategy.options.gradient_clip)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
@@ -235,8 +246,7 @@ class BilevelSearch:
     @torch.no_grad()
     def _record(self, train_loss: float | None, val_loss: float | None, settled_loss: float | None) -> None:
         draw = self.distribution.settle()
-        settings, epochs = self.settings, self.plan.epochs - self.settings.warmup_epochs
-        t = self.progress.epoch - 1 - settings.warmup_epochs
+        t = self.progress.epoch - 1 - self.strategy.options.warmup_epochs
         record = EpochRecord(
             epoch=self.progress.epoch,
             step=self.progress.step,
@@ -247,15 +257,15 @@ class BilevelSearch:
             expected_costs=self.objective.expected_costs(draw),
             multipliers=self.objective.budget_multipliers(),
             entropy=float(self.distribution.entropy(draw)),
-            entropy_weight=entropy_weight(self.objective.entropy, t, epochs) if t >= 0 else 0.0,
+            entropy_weight=entropy_weight(self.objective.entropy, t, self.searching_epochs) if t >= 0 else 0.0,
         )
         self.progress.records.append(record)
-        if self.plan.on_epoch is not None and self.accelerator.is_main_process:
-            self.plan.on_epoch(record)
+        if self.on_epoch is not None and self.accelerator.is_main_process:
+            self.on_epoch(record)
 
     def _save(self, path: Path) -> None:
         state = {
-            "settings": self.fingerprint,
+            "fingerprint": self.fingerprint,
             "epoch": self.progress.epoch,
             "step": self.progress.step,
             "records": [asdict(record) for record in self.progress.records],
@@ -271,8 +281,8 @@ class BilevelSearch:
 
     def _load(self, path: Path) -> None:
         state = load_checkpoint(path, required=CHECKPOINT_KEYS)
-        settings = state["settings"] if isinstance(state["settings"], dict) else {}
-        if others := differences(settings, self.fingerprint):
+        fingerprint = state["fingerprint"] if isinstance(state["fingerprint"], dict) else {}
+        if others := differences(fingerprint, self.fingerprint):
             more = f" and {len(others) - 4} more" if len(others) > 4 else ""
             raise InputError(
                 f"{path} belongs to a search with other settings: {', '.join(others[:4])}{more}; use the configuration "
@@ -287,6 +297,6 @@ class BilevelSearch:
         records = [EpochRecord(**record) for record in state["records"]]
         self.progress = _Progress(state["epoch"], state["step"], records)
         self.best.state = state["best"]
-        if self.plan.on_epoch is not None and self.accelerator.is_main_process:
+        if self.on_epoch is not None and self.accelerator.is_main_process:
             for record in records:
-                self.plan.on_epoch(record)
+                self.on_epoch(record)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from accelerate import Accelerator
@@ -13,48 +12,36 @@ from quantnas_ext.costs.goals import Budget, Penalty
 from quantnas_ext.errors import shown
 from quantnas_ext.search.loop.descriptions import DIGEST, describe, describe_dataset, describe_network, digest
 from quantnas_ext.search.loop.environment import float_arithmetic
-from quantnas_ext.search.loop.settings import SearchPlan, SearchSettings
+from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData
+from quantnas_ext.search.options import deciding
 
 
 def search_fingerprint(
-    plan: SearchPlan, settings: SearchSettings, accelerator: Accelerator, model: nn.Module
+    data: SearchData, strategy: BoundStrategy, accelerator: Accelerator, model: nn.Module
 ) -> dict[str, Any]:
-    """What must be the same for a search to go on, as plain values.
+    """What must be the same for a search to go on, as plain values: every option that decides, and what it is about.
 
     Args:
-        plan: data and training; some of the data is read.
-        settings: what the strategy searches with.
+        data: some of it is read.
+        strategy: what it searches with.
         accelerator: of this process.
         model: the supernet.
     """
-    distribution, objective = settings.context.distribution, settings.objective
     return {
-        "epochs": plan.epochs,
-        "steps_per_epoch": plan.steps_per_epoch,
-        "batch_size": plan.batch_size,
+        **deciding(data.options),
+        **deciding(strategy.options),
+        "steps_per_epoch": data.steps_per_epoch,
         "processes": accelerator.num_processes,
-        "seed": plan.seed,
-        "learning_rate": plan.learning_rate,
-        "weight_decay": plan.weight_decay,
-        "gradient_clip": settings.gradient_clip,
-        "mixed_precision": accelerator.mixed_precision,
-        "quantization": asdict(settings.context.quantization),
         "arithmetic": float_arithmetic(),
-        "channels_last": plan.channels_last,
-        "loss": describe(plan.loss),
-        "data for the weights": describe_dataset(plan.train_dataset, plan.workers),
-        "data for the logits": describe_dataset(plan.validation_dataset, plan.workers),
+        "loss": describe(data.loss),
+        "data for the weights": describe_dataset(data.train, data.options.workers),
+        "data for the logits": describe_dataset(data.validation, data.options.workers),
         "network": describe_network(model),
-        "architecture_learning_rate": settings.architecture_learning_rate,
-        "warmup_epochs": settings.warmup_epochs,
-        "derive_from": plan.derive_from,
-        "entropy": objective.entropy,
-        "regularizer": objective.regularizer,
-        "relaxation": [distribution.relaxation.name, *distribution.relaxation.temperature],
         "costs": {
-            f"{goal.cost.name} ({place})": _describe(goal) for place, goal in enumerate(objective.goals, start=1)
+            f"{goal.cost.name} ({place})": _describe(goal)
+            for place, goal in enumerate(strategy.objective.goals, start=1)
         },
-        "choices": {choice.label: list(choice.values) for choice in distribution.tree},
+        "choices": {choice.label: list(choice.values) for choice in strategy.context.distribution.tree},
     }
 
 

@@ -16,8 +16,8 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.search.loop.best_epoch import KeptEpoch, measuring
 from quantnas_ext.search.loop.phases import frozen
 from quantnas_ext.search.loop.sampling import FIXED_BATCHES, FixedBatches
-from quantnas_ext.search.loop.settings import DeriveFrom
 from quantnas_ext.search.objective import SearchObjective
+from quantnas_ext.search.options import StrategyOptions
 from quantnas_ext.supernet.context import SupernetContext
 
 
@@ -33,33 +33,21 @@ class QuantNASLightningModule(DartsLightningModule):
         training_module: the evaluator's module, which computes losses and owns the weight optimizer.
         context: of the supernet in ``training_module``.
         objective: loss of the architecture step.
-        architecture_learning_rate: Adam's, for the logits.
-        gradient_clip_val: largest gradient norm of the weights; None for no clipping.
-        warmup_epochs: epochs at the start without architecture steps.
-        derive_from: ``"last"``, or ``"best"``: after the training, logits and weights are those of the epoch after the
-            warm-up in whose end the distribution itself had the lowest loss (``training_step``'s, without logging) on
-            the same validation batches, at most ``FIXED_BATCHES``. It is logged as ``search/settled_loss``.
+        options: of the strategy. To ``derive_from`` the best epoch its loss is ``training_step``'s, without logging, on
+            the same validation batches every time, at most ``FIXED_BATCHES``. It is logged as ``search/settled_loss``.
     """
 
     def __init__(
-        self,
-        training_module: Any,
-        context: SupernetContext,
-        objective: SearchObjective,
-        *,
-        architecture_learning_rate: float,
-        gradient_clip_val: float | None,
-        warmup_epochs: int,
-        derive_from: DeriveFrom = "last",
+        self, training_module: Any, context: SupernetContext, objective: SearchObjective, options: StrategyOptions
     ) -> None:
         super().__init__(
             training_module,
-            arc_learning_rate=architecture_learning_rate,
-            gradient_clip_val=gradient_clip_val,
-            warmup_epochs=warmup_epochs,
+            arc_learning_rate=options.architecture_learning_rate,
+            gradient_clip_val=options.gradient_clip,
+            warmup_epochs=options.warmup_epochs,
         )
         self._context = (context,)
-        self.derive_from = derive_from
+        self.derive_from = options.derive_from
         self.distribution = context.distribution
         self.objective = objective
 

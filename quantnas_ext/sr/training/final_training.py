@@ -17,6 +17,7 @@ from tqdm import tqdm
 from quantnas_ext import compat
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.lock import run_lock
+from quantnas_ext.runs.run_folder import TrainingFolder
 from quantnas_ext.sr.training.arch import QuantNASNetwork
 from quantnas_ext.sr.training.basicsr_options import parse_arguments, read_options
 from quantnas_ext.sr.training.rehearsal import rehearse
@@ -31,10 +32,7 @@ import basicsr.train as basicsr_train  # noqa: E402
 from basicsr.utils import logger as basicsr_logger  # noqa: E402
 from basicsr.utils.dist_util import get_dist_info  # noqa: E402
 
-__all__ = ["WEIGHTS_NAME", "train"]
-
-WEIGHTS_NAME = "network.safetensors"
-"""The trained weights in a run folder."""
+__all__ = ["train"]
 
 
 def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
@@ -55,23 +53,22 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
             go on with it; nothing has been written or moved then.
     """
     arguments = parse_arguments(argv)
-    root = Path(arguments.opt).resolve().parent
-    weights = root / WEIGHTS_NAME
+    run = TrainingFolder(Path(arguments.opt).resolve().parent)
     torch.set_flush_denormal(True)  # denormal gradients slow a CPU down several times
     with (
         contextlib.ExitStack() as held,
-        _logging(root / "train.log", quiet),
+        _logging(run.log, quiet),
         _parsing(arguments, held) as parsed,
         warnings.catch_warnings(),
     ):
         # A resumed training moves the schedule to its iteration before the optimizer's first step here, as it should.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
         with ordered_by_seed(parsed):
-            basicsr_train.train_pipeline(str(root))
+            basicsr_train.train_pipeline(str(run))
         if get_dist_info()[0] == 0:
             trained = read_weight_file(Path(parsed["path"]["models"]) / "net_g_latest.pth")
-            save_weights(trained.weights, weights, trained.identity)
-    return weights
+            save_weights(trained.weights, run.weights, trained.identity)
+    return run.weights
 
 
 @contextlib.contextmanager
@@ -87,7 +84,7 @@ def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Itera
         parsed.update(options)  # the order of images, in the rehearsal too, goes by it
         rehearse(options)
         note_seen_images(options)
-        start = options, Path(root, WEIGHTS_NAME), f"python -m quantnas_ext.sr.train -opt {arguments.opt}"
+        start = options, TrainingFolder(root).weights, f"python -m quantnas_ext.sr.train -opt {arguments.opt}"
         _check_start(*start)
         if options["rank"] == 0:
             held.enter_context(run_lock(root))

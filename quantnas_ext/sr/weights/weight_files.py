@@ -17,6 +17,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.files.schema import read_yaml
 from quantnas_ext.quantization import without_observation
+from quantnas_ext.runs.run_folder import TrainingFolder
 from quantnas_ext.sr.weights.first_bytes import first_bytes
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
 
@@ -153,14 +154,14 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], object]:
 
 def _identity_of_run(path: Path) -> WeightIdentity | None:
     """The identity of a `net_g_*.pth` in a run folder, from the options file that BasicSR was given there."""
-    for folder in list(path.absolute().parents)[:4]:
+    for run in map(TrainingFolder, list(path.absolute().parents)[:4]):
         try:
-            options = read_yaml((folder / "options.yml").read_text(encoding="utf-8"))
+            options = read_yaml(run.options.read_text(encoding="utf-8"))
             network = options["network_g"]
             if network["type"] != _NETWORK_TYPE:
                 return None
             # Where the folder was moved, a copy of the architecture still lies beside the options.
-            named = [folder / network["architecture"], folder / "architecture.yaml"]
+            named = [run.path / network["architecture"], run.architecture]
             architecture = Architecture.load(next(file for file in named if file.is_file()))
             if network.get("precision") is not None:
                 architecture = architecture.with_precision(network["precision"])

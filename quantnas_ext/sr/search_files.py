@@ -1,0 +1,84 @@
+"""Files of a super-resolution search: the architecture whose operations it keeps, and the results in its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nni.nas.nn.pytorch import ModelSpace
+
+from quantnas_ext.architecture import Architecture
+from quantnas_ext.distribution.fixed_choices import fix_operations
+from quantnas_ext.errors import InputError
+from quantnas_ext.reporting.distributions import plot_distributions
+from quantnas_ext.reporting.drawing import draw_architecture
+from quantnas_ext.reporting.progress import plot_search
+from quantnas_ext.reporting.table import Column, decimals, format_table
+from quantnas_ext.runs.config import Config
+from quantnas_ext.runs.history import SearchHistory
+from quantnas_ext.runs.provenance import provenance
+from quantnas_ext.runs.run_folder import RunFolder
+from quantnas_ext.search.result import SearchResult
+from quantnas_ext.spaces.diagram import Stage
+from quantnas_ext.sr.evaluation.score_files import write_json
+from quantnas_ext.sr.weights.weight_identity import WeightIdentity
+from quantnas_ext.sr.weights.weight_loading import save_weights
+
+__all__ = ["keep_operations", "save_search", "search_summary"]
+
+
+def keep_operations(space: ModelSpace, path: str | None) -> dict[str, Any]:
+    """The operations of an architecture file, which ``space`` then no longer has to choose; none without a file.
+
+    Raises:
+        InputError: the file is none, or of another space.
+    """
+    if path is None:
+        return {}
+    architecture = Architecture.load(path)
+    try:
+        return fix_operations(space, architecture.choices)
+    except InputError as error:
+        raise InputError(f"'search.operations' ({path}) does not fit this space: {error}") from error
+
+
+def save_search(
+    result: SearchResult, config: Config, run: RunFolder, diagram: Sequence[Stage], history: SearchHistory
+) -> Architecture:
+    """Write what a search has found into its run folder: scores, architectures, weights and, last, plots.
+
+    Returns:
+        The found architecture, with the configuration in its provenance; ``diagram`` is that of its space.
+    """
+    source = provenance(config, search_seconds=round(result.seconds, 1))
+    architecture = Architecture.of(config.space.name, config.space.arguments, result.choices, source)
+    listed = []
+    for rank, (log_probability, choices) in enumerate(result.top, start=1):
+        ranked = Architecture.of(config.space.name, config.space.arguments, choices, source)
+        if rank > 1:
+            ranked.save(run.ranked(rank))
+        listed.append({"file": run.ranked(rank).name, "log_probability": log_probability, **ranked.cost})
+    write_json({"epoch": result.epoch, "scores": result.scores, "architectures": listed}, run.derived)
+    identity = WeightIdentity.of(architecture, "supernet's, calibrated")
+    save_weights(result.network.state_dict(), run.weights, identity)
+    architecture.save(run.architecture)
+    plot_distributions(history.to_dict(), run.plots / "distributions.png")
+    plot_search(history.to_dict(), run.plots / "search.png")
+    drawing = run.plots / "architecture.png"
+    draw_architecture(diagram, result.choices, drawing, title=config.space.name, cost=architecture.cost)
+    return architecture
+
+
+def search_summary(result: SearchResult, architecture: Architecture, run: RunFolder) -> str:
+    """What a search has found, in some lines and a table."""
+    confident = sum(probability > 0.5 for probability in result.confidences.values())
+    found = (
+        f"found in {result.seconds:.0f} s: {architecture.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32, "
+        f"{architecture.cost['bytes'] / 1e3:.1f} kB; joint probability above 0.5 in {confident} of "
+        f"{len(result.confidences)} blocks"
+    )
+    derived = f"derived from epoch {result.epoch}; on validation crops, before any training of its own:"
+    figures = [Column("loss", "L1", decimals(4)), Column("psnr", "PSNR in RGB, dB", decimals(2))]
+    rows = [{"network": name.replace("_", " "), **row} for name, row in result.scores.items()]
+    table = format_table(rows, [Column("network", "network"), *figures])
+    return "\n".join([found, *result.spent, str(run.architecture), derived, table])
