@@ -100,7 +100,9 @@ def _check(stage: str, folder: Folder, given: Config, harmless: tuple[str, ...])
     if not folder.config.is_file():
         return
     # The images' paths are compared as folders, and photographs with themselves, wherever they were prepared.
-    saved, wanted = (_flat(_values(config)) for config in (load_config(folder.config), given))
+    there = load_config(folder.config)
+    whole = there.space != given.space  # the defaults of a space's arguments, for which torch has to be loaded
+    saved, wanted = (_flat(_values(config, defaults=whole)) for config in (there, given))
     different = [key for key in wanted.keys() | saved.keys() if saved.get(key) != wanted.get(key)]
     moved = [key for key in different if _same_place(key, saved.get(key), wanted.get(key), folder)]
     without_harm = [key for key in different if key in moved or f"{key}.".startswith(_with_dots(harmless))]
@@ -135,16 +137,18 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _values(config: Config) -> dict[str, Any]:
-    """The values of a configuration, the defaults of its space's arguments included."""
+def _values(config: Config, *, defaults: bool) -> dict[str, Any]:
+    """The values of a configuration, with the defaults of its space's arguments if asked for."""
+    values = dataclasses.asdict(_without_prepared(config))
+    if not defaults:
+        return values
     from quantnas_ext.spaces import SPACES  # here, because it loads torch
 
-    values = dataclasses.asdict(_without_prepared(config))
     if config.space.name in SPACES:
         parameters = inspect.signature(SPACES[config.space.name]._init_wrapped).parameters.items()
-        defaults = {name: p.default for name, p in parameters if p.default is not p.empty}
-        defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
-        values["space"]["arguments"] = defaults | config.space.arguments
+        own = {name: p.default for name, p in parameters if p.default is not p.empty}
+        own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+        values["space"]["arguments"] = own | config.space.arguments
     return values
 
 
