@@ -36,7 +36,6 @@ from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_folder
 from quantnas_ext.files.paths import path_argument
-from quantnas_ext.nn.operations import is_precision_label
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
@@ -160,7 +159,7 @@ def step_one(config: Config) -> Config:
     precisions = [
         Precision.parse(value)
         for choice in ChoiceTree.of(space)
-        if is_precision_label(choice.label) and len(choice.values) > 1
+        if choice.kind == "precision" and len(choice.values) > 1
         for value in choice.values
     ]
     if not precisions:

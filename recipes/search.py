@@ -29,6 +29,7 @@ from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.fixed_choices import fix_operations
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.reporting.candidates import chosen_candidates
 from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
@@ -47,6 +48,7 @@ from quantnas_ext.search.loop.settings import EpochRecord
 from quantnas_ext.search.loop.trial_step import trial_step
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import build_space
+from quantnas_ext.spaces.contract import diagram_of
 from quantnas_ext.sr.data.decoding import finish_decoding
 from quantnas_ext.sr.data.search_data import search_datasets
 from quantnas_ext.sr.evaluation.metrics import psnr_rgb
@@ -79,7 +81,7 @@ def _search(config: Config, resume: bool, held: contextlib.ExitStack) -> Archite
     torch.set_flush_denormal(True)
     set_threads(config.search.threads)
     space = build_space(config.space.name, config.space.arguments)
-    stages = space.diagram()
+    stages, tree = diagram_of(space), ChoiceTree.of(space)
     train_part, validation_part = search_datasets(config, space)
     kept = config.search.operations
     operations = {} if kept is None else _keep_operations(space, kept)
@@ -174,9 +176,9 @@ def _search(config: Config, resume: bool, held: contextlib.ExitStack) -> Archite
         architecture.save(run / "architecture.yaml")
         plot_distributions(history.to_dict(), run / "plots" / "distributions.png")
         plot_search(history.to_dict(), run / "plots" / "search.png")
-        draw_architecture(
-            stages, choices, run / "plots" / "architecture.png", title=config.space.name, cost=architecture.cost
-        )
+        if stages is not None:
+            chosen, picture = chosen_candidates(tree, choices), run / "plots" / "architecture.png"
+            draw_architecture(stages, chosen, picture, title=config.space.name, cost=architecture.cost)
         confident = [probability for probability in strategy.distribution.confidences().values() if probability > 0.5]
         print(
             f"found in {seconds:.0f} s: {architecture.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32, "

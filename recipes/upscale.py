@@ -23,7 +23,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import writing
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.runs import command_line
-from quantnas_ext.spaces import check_input_side
+from quantnas_ext.spaces import check_input_side, scale_of
 from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.data.images import image_headers, list_images, read_picture, write_png
 from quantnas_ext.sr.evaluation.results import check_output_folder, within_memory
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     network, lines = trained_network(arguments.architecture, arguments.weights)
     for line in lines:
         print(line)
+    scale = scale_of(network)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     choose_threads()
     results: dict[Path, Path] = {}
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
     for result, image in tqdm(waiting.items(), desc="upscaling", unit="image"):
         with within_memory(image):
-            enlarged = upscale_picture(network, read_picture(image), network.scale, tile=tile)
+            enlarged = upscale_picture(network, read_picture(image), scale, tile=tile)
         write_png(result, enlarged)
     print(f"{len(waiting)} images in {out}" + (f", {skipped} were there already" if skipped else ""))
 

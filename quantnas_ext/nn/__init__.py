@@ -4,6 +4,7 @@ from quantnas_ext.compat import prepare_nni
 
 prepare_nni()
 
+from quantnas_ext.nn.arithmetic import Add, Concatenate, Multiply  # noqa: E402
 from quantnas_ext.nn.candidates import RepeatedChannels, relu_conv  # noqa: E402
 from quantnas_ext.nn.choice_block import ChoiceBlock, SharedInput  # noqa: E402
 from quantnas_ext.nn.esa import ESA  # noqa: E402
@@ -15,8 +16,11 @@ __all__ = [
     "ESA",
     "OPERATIONS",
     "ADQResidual",
+    "Add",
     "AdaDMResidual",
     "ChoiceBlock",
+    "Concatenate",
+    "Multiply",
     "MutableQuantConv2d",
     "MutableQuantLinear",
     "RepeatedChannels",

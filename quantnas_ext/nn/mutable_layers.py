@@ -55,9 +55,21 @@ class MutableQuantLinear(ParametrizedModule, QuantLinear, wraps=QuantLinear):  #
         _record_activation_quantizer(self, kind)
 
 
+def searched_precision(module: nn.Module) -> Any | None:
+    """The NNI choice of a layer's precision, or None where the precision is fixed or there is none.
+
+    It is the ``bits`` of a layer with traced arguments, or the ``bits_choice`` of what stands for it in a supernet.
+    """
+    if isinstance(module, ParametrizedModule):
+        bits = getattr(module, "trace_kwargs", {}).get("bits")
+    else:
+        bits = getattr(module, "bits_choice", None)
+    return bits if isinstance(bits, Mutable) else None
+
+
 def _check_activation_quantizer(layer: Any, kind: str) -> None:
     """Refuse a kind of quantizer that a precision among the layer's choices cannot have."""
-    bits = layer.trace_kwargs.get("bits")
+    bits = searched_precision(layer)
     if isinstance(bits, Categorical):
         for value in bits.values:
             make_activation_quantizer(kind, Precision.parse(value).activation_bits, signed=layer.signed)

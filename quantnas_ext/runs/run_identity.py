@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,14 +104,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _values(config: Config) -> dict[str, Any]:
     """The values of a configuration, the defaults of its space's arguments included."""
-    from quantnas_ext.spaces import SPACES  # here, because it loads torch
+    from quantnas_ext.spaces.registry import SPACES, default_arguments  # here, because it loads torch
 
     values = dataclasses.asdict(_without_prepared(config))
     if config.space.name in SPACES:
-        parameters = inspect.signature(SPACES[config.space.name]._init_wrapped).parameters.items()
-        defaults = {name: p.default for name, p in parameters if p.default is not p.empty}
-        defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
-        values["space"]["arguments"] = defaults | config.space.arguments
+        defaults = default_arguments(config.space.name).items()
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults}
+        values["space"]["arguments"] = plain | config.space.arguments
     return values
 
 
