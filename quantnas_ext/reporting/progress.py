@@ -65,6 +65,7 @@ def search_figure(history: Mapping[str, Any]) -> Figure:
         _finish(cost, of_cost, epochs)
     else:
         cost.set_axis_off()
+        cost.text(0.5, 0.5, "no cost", fontsize=8.5, color=FAINT_INK, ha="center", va="center")
 
     entropy.axhline(
         most_entropy(history), color=FAINT_INK, linewidth=0.8, linestyle=(0, (3, 3)), label="all candidates alike"

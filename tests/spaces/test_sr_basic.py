@@ -197,7 +197,7 @@ def test_there_is_no_interpolated_image_path() -> None:
         ({"width": 10**5000}, "too long to show .* at most 4096"),
         ({"cells": 257}, "cells 257 .* at most 256"),
         ({"adq": "false"}, "adq 'false' .* true or false"),
-        ({"share_cells": 1}, "share_cells 1 .* true or false"),
+        ({"share_cells": 1}, "share_cells 1 .* True or False"),
         ({"head": "conv_3x3"}, r"head 'conv_3x3' .* write \[conv_3x3\]"),
         ({"tail": [3]}, "tail .3. .* list of operations"),
         ({"body": {"conv_3x3": 1}}, "body .* list of operations"),
