@@ -4,21 +4,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nni
 import pytest
 import torch
+import yaml
 from nni.nas.nn.pytorch import ModelSpace
+from skimage import data
 from small_searches import LinkedSpace
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn import operation_block
+from quantnas_ext.nn import Add, MutableQuantConv2d, operation_block
 from quantnas_ext.runs.config import load_config
 from quantnas_ext.spaces import SPACES, SRBasicSpace, build_space, register_space, scale_of
 from quantnas_ext.spaces.contract import Drawn, Scaled, SizeChecked, diagram_of
 from quantnas_ext.spaces.registry import argument_names, default_arguments
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
+from quantnas_ext.sr.data.images import write_png
 from quantnas_ext.sr.data.search_data import search_datasets
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
+from recipes import search
 
 
 class Plain(ModelSpace):
@@ -67,6 +73,43 @@ def test_a_registered_space_has_a_name_in_files_and_configurations(registered: N
     )
     assert WeightIdentity.of(loaded).digest == WeightIdentity.of(more).digest
     assert WeightIdentity.of(loaded).arguments == {"width": 6}
+
+
+class Enlarging(ModelSpace):
+    """A space with a scale and without a diagram, whose only choices are the bits of its layers."""
+
+    def __init__(self, scale: int = 2) -> None:
+        super().__init__()
+        self.scale = scale
+        self.first, self.second = (
+            MutableQuantConv2d(3, channels, 3, padding=1, bits=nni.choice(f"{name}_layer", [4, 8]))
+            for name, channels in (("first", 3), ("second", 3 * scale**2))
+        )
+        self.add = Add()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pixel_shuffle(self.second(self.add(x, self.first(x))), self.scale)
+
+
+def test_the_recipe_searches_a_registered_space_without_a_diagram(
+    registered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("quantnas_ext.notices._said", set())
+    register_space("enlarging")(Enlarging)
+    (tmp_path / "images").mkdir()
+    write_png(tmp_path / "images" / "cat.png", data.chelsea()[:80, :120])
+    prepare_dataset_folder(tmp_path / "images", tmp_path / "train", scale=2, crop=40)
+    content = {
+        "run": str(tmp_path / "run"),
+        "space": {"name": "enlarging", "arguments": {"scale": 2}},
+        "data": {"patch": 12, "batch_size": 2, "train": [str(tmp_path / "train")]},
+        "search": {"epochs": 1, "steps_per_epoch": 1, "warmup_epochs": 0, "threads": 1},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    search.main(["--config", str(tmp_path / "config.yaml")])
+    assert "the space Enlarging has no diagram(), so its architecture is not drawn" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "run" / "plots").iterdir()) == ["distributions.png", "search.png"]
+    assert set(Architecture.load(tmp_path / "run" / "architecture.yaml").choices) == {"first_layer", "second_layer"}
 
 
 def test_a_class_without_an_init_takes_the_arguments_of_its_parent(registered: None) -> None:
