@@ -126,7 +126,7 @@ class Fidelity:
             count, total, squares = count + 1, total + output, squares + output.square()
         hook.remove()
         variance = float((squares / count - (total / count).square()).mean())
-        of_bits = [label.endswith("__bits") for label in labels]
+        of_bits = [choice.kind == "precision" for choice in self.strategy.distribution.tree]
         parts = [
             torch.cat([gradient for gradient, bits in zip(gradients, of_bits, strict=True) if bits == wanted])
             for wanted in (False, True)

@@ -108,16 +108,13 @@ class Architecture:
         Layers whose precision the space's arguments fix keep it, but 32 means full precision in all of the network.
         """
         from quantnas_ext.distribution.choices import ChoiceTree
-        from quantnas_ext.nn.operations import is_precision_label
         from quantnas_ext.spaces import build_space
 
         arguments = arguments_at(self.space, self.arguments, precision)
+        tree = ChoiceTree.of(build_space(self.space, arguments))
         # Every precision of that space has one value only.
-        only = {choice.label: choice.values[0] for choice in ChoiceTree.of(build_space(self.space, arguments))}
-        choices = {
-            label: only.get(label, choice) if is_precision_label(label) else choice
-            for label, choice in self.choices.items()
-        }
+        only = {choice.label: choice.values[0] for choice in tree if choice.kind == "precision"}
+        choices = {label: only.get(label, value) for label, value in self.choices.items()}
         return Architecture.of(self.space, arguments, choices, self.provenance)
 
     def save(self, path: str | Path) -> None:
@@ -175,16 +172,17 @@ def arguments_at(space: str, arguments: Mapping[str, Any], precision: Precision 
         precision: the one that is left.
 
     Raises:
-        InputError: when it is no precision.
+        InputError: when it is no precision, or the space has no argument for precisions.
     """
     from quantnas_ext.quantization import FULL_PRECISION_BITS, precision_choices
-    from quantnas_ext.spaces import SPACES
+    from quantnas_ext.spaces.registry import SPACES, argument_names, pinned_precisions
 
     (value,) = precision_choices([precision])
+    if space in SPACES and "bits" not in argument_names(space):
+        raise InputError(f"space {space!r} has no argument 'bits', so its precision cannot be set; give it one")
     changed = {**arguments, "bits": [value]}
     if value == FULL_PRECISION_BITS:
-        pinned = getattr(SPACES.get(space), "PINNED_PRECISIONS", ())
-        changed |= {name: value for name in pinned if changed.get(name) is not None}
+        changed |= {name: value for name in pinned_precisions(space) if changed.get(name) is not None}
     return changed
 
 

@@ -211,7 +211,8 @@ def _basic(genotype: dict[str, Section], arguments: dict[str, Any]) -> tuple[dic
         lengths[f"{name}_blocks"] = len(genes)
         blocks |= {f"{name}_{index}": gene for index, gene in enumerate(genes)}
     blocks["upsample_0"] = _only(genotype, "upsample")
-    return {**_cell_arguments(genotype), **lengths, **_candidates(blocks)}, blocks
+    sections = {name: name for name in ("body", "skip", "head", "tail", "upsample")}
+    return {**_cell_arguments(genotype), **lengths, **_candidates(genotype, sections)}, blocks
 
 
 def _rfdn(genotype: dict[str, Section], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Gene]]:
@@ -224,7 +225,8 @@ def _rfdn(genotype: dict[str, Section], arguments: dict[str, Any]) -> tuple[dict
         blocks |= {f"body{own}_{index}": gene for index, gene in enumerate(genes)}
         blocks |= {f"distil{own}_{index}": gene for index, gene in enumerate(distils[own])}
     blocks |= {f"{name}_0": _only(genotype, name) for name in ("upsample", "tail")}
-    return {**_cell_arguments(genotype), **_candidates(blocks)}, blocks
+    sections = {"body": "body", "skip": "distil", "upsample": "upsample", "tail": "tail"}
+    return {**_cell_arguments(genotype), **_candidates(genotype, sections)}, blocks
 
 
 _IMPORTS = {"sr_basic": _basic, "sr_rfdn": _rfdn}
@@ -275,12 +277,9 @@ def _check_count(name: str, genes: list[Gene], needed: int, of: str) -> None:
         raise InputError(f"section {name!r} has {len(genes)} blocks where {of} has {needed}")
 
 
-def _candidates(blocks: dict[str, Gene]) -> dict[str, list[str]]:
-    """Operations in use, by kind of block."""
-    found: dict[str, list[str]] = {}
-    for label, (operation, _) in blocks.items():
-        start, _, end = label.partition("_")
-        operations = found.setdefault("skip" if end == "skip" else start.rstrip("0123456789"), [])
-        if operation not in operations:
-            operations.append(operation)
-    return found
+def _candidates(genotype: dict[str, Section], arguments: Mapping[str, str]) -> dict[str, list[str]]:
+    """Operations in use, by argument of the space: ``arguments`` has those of the sections."""
+    return {
+        argument: list(dict.fromkeys(operation for cell in genotype[section].cells for operation, _ in cell))
+        for section, argument in arguments.items()
+    }

@@ -103,6 +103,7 @@ def evaluate(config: Config, run: RunFolder) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
     from quantnas_ext.architecture import Architecture
     from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
+    from quantnas_ext.spaces import scale_of
     from quantnas_ext.sr.data.degradation import upscale_bicubic
     from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
     from quantnas_ext.sr.data.photographs import with_photographs
@@ -119,7 +120,7 @@ def evaluate(config: Config, run: RunFolder) -> None:
         training: trained_network(str(folder.architecture), str(folder.weights))[0]
         for training, folder in folders.items()
     }
-    scale = networks["quantized"].scale
+    scale = scale_of(networks["quantized"])
     (images,) = with_photographs(config.data, scale).test.values()
     result = {"bicubic": evaluate_bicubic(images, scale, nested=config.data.nested).mean}
     for training, network in networks.items():

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     # Only now what loads torch: neither --help nor a refusal waits for it.
     import torch
 
-    from quantnas_ext.spaces import smallest_side
+    from quantnas_ext.spaces import scale_of, smallest_side
     from quantnas_ext.sr.data.decoding import finish_decoding
     from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
     from quantnas_ext.sr.evaluation.perceptual import Lpips, load_lpips
@@ -69,18 +69,19 @@ def main(argv: list[str] | None = None) -> None:
     network, lines = trained_network(arguments.architecture, arguments.weights)
     for line in lines:
         print(line)
+    scale = scale_of(network)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     choose_threads()
-    smallest = max(network.scale * smallest_side(network), Lpips.SMALLEST if arguments.lpips else 0)
+    smallest = max(scale * smallest_side(network), Lpips.SMALLEST if arguments.lpips else 0)
     for folder in folders.values():
-        EvaluationPairs(folder, network.scale, smallest=smallest, nested=arguments.nested)
+        EvaluationPairs(folder, scale, smallest=smallest, nested=arguments.nested)
     finish_decoding()
 
     lpips = load_lpips() if arguments.lpips else None
     scores = {
         name: {
-            "bicubic": evaluate_bicubic(folder, network.scale, lpips=lpips, name=name, nested=arguments.nested),
-            "network": evaluate_folder(network, folder, network.scale, lpips=lpips, name=name, nested=arguments.nested),
+            "bicubic": evaluate_bicubic(folder, scale, lpips=lpips, name=name, nested=arguments.nested),
+            "network": evaluate_folder(network, folder, scale, lpips=lpips, name=name, nested=arguments.nested),
         }
         for name, folder in folders.items()
     }
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         result = {
             "architecture": arguments.architecture,
             "weights": arguments.weights,
-            "scale": network.scale,
+            "scale": scale,
             "cost": dict(cost),
             "datasets": {
                 name: {"folder": folders[name], **{method: found.to_dict() for method, found in methods.items()}}

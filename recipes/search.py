@@ -37,6 +37,7 @@ def search(config: Config, *, resume: bool = False) -> None:
     from quantnas_ext.distribution.choices import ChoiceTree
     from quantnas_ext.runs.history import SearchRecorder
     from quantnas_ext.runs.search_goals import goals_of
+    from quantnas_ext.search.discretization_gap import Metric
     from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
     from quantnas_ext.search.loop.processes import process_state
     from quantnas_ext.search.loop.trial_step import trial_step
@@ -44,6 +45,7 @@ def search(config: Config, *, resume: bool = False) -> None:
     from quantnas_ext.search.result import run_search
     from quantnas_ext.search.strategy import QuantNAS
     from quantnas_ext.spaces import build_space
+    from quantnas_ext.spaces.contract import diagram_of
     from quantnas_ext.sr.data.decoding import finish_decoding
     from quantnas_ext.sr.data.search_data import search_datasets
     from quantnas_ext.sr.evaluation.metrics import psnr_rgb
@@ -55,14 +57,14 @@ def search(config: Config, *, resume: bool = False) -> None:
     torch.set_flush_denormal(True)
     set_threads(config.search.threads)
     space = build_space(config.space.name, config.space.arguments)
-    diagram = space.diagram()
+    diagram, tree = diagram_of(space), ChoiceTree.of(space)
     for_weights, for_logits = search_datasets(config, space)
     kept = keep_operations(space, config.search.operations)
     strategy = QuantNAS(config.search, costs=goals_of(config.search))
     strategy.check(space)
     finish_decoding()
 
-    with begun_search(config, resume=resume) as run, closing(SearchRecorder(run, ChoiceTree.of(space))) as recorder:
+    with begun_search(config, resume=resume) as run, closing(SearchRecorder(run, tree)) as recorder:
         # A table of latencies holds for the threads it was measured with; several processes share the cores evenly.
         if config.search.threads is None and config.search.latency_table is None and process_state().num_processes == 1:
             batch = (config.data.batch_size, 3, config.data.patch, config.data.patch)
@@ -70,10 +72,10 @@ def search(config: Config, *, resume: bool = False) -> None:
         process_state().wait_for_everyone()
         options = gathered(EvaluatorOptions, config, config.data, config.search, channels_last=True)
         evaluator = AccelerateEvaluator(for_weights, for_logits, options, checkpoint=run.checkpoint, on_epoch=recorder)
-        metrics = {"loss": l1_loss, "psnr": psnr_rgb}
+        metrics: dict[str, Metric] = {"loss": l1_loss, "psnr": psnr_rgb}
         result = run_search(space, evaluator, strategy, run.nni, metrics=metrics, kept=kept, top_k=config.search.top_k)
         if result is not None:
-            architecture = save_search(result, config, run, diagram, recorder.history)
+            architecture = save_search(result, config, run, diagram, tree, recorder.history)
             print(search_summary(result, architecture, run))
 
 

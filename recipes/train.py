@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> None:
     """Train the network of an architecture file, from the weights in another file where one is given."""
     from quantnas_ext.architecture import Architecture  # with all that loads torch, after what needs none
-    from quantnas_ext.spaces import check_input_side, smallest_side
+    from quantnas_ext.spaces import check_input_side, scale_of, smallest_side
     from quantnas_ext.sr.data.dataset_layout import DatasetLayout
     from quantnas_ext.sr.data.decoding import finish_decoding
     from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
@@ -76,18 +76,19 @@ def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> 
     if start is not None:
         for line in load_weights(network, start, trained, other_precisions="any"):
             print(line)
+    scale = scale_of(network)
     check_input_side(network, config.train.patch, f"train.patch of {config.train.patch} pixels")
-    config = dataclasses.replace(config, data=with_photographs(config.data, network.scale))
+    config = dataclasses.replace(config, data=with_photographs(config.data, scale))
     if not config.data.train:
         raise InputError("there is nothing to train on; name dataset folders with --set 'data.train=[FOLDER]'")
     layout, skip_small = DatasetLayout.of(config.data), config.data.skip_small
     images = sum(
-        check_dataset_folder(folder, network.scale, config.train.patch, layout=layout, skip_small=skip_small)
+        check_dataset_folder(folder, scale, config.train.patch, layout=layout, skip_small=skip_small)
         for folder in config.data.train
     )
-    smallest = network.scale * smallest_side(network)
+    smallest = scale * smallest_side(network)
     for folder in config.data.test.values():
-        EvaluationPairs(folder, network.scale, smallest=smallest, nested=config.data.nested)
+        EvaluationPairs(folder, scale, smallest=smallest, nested=config.data.nested)
 
     finish_decoding()
     with run.held():
@@ -97,7 +98,7 @@ def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> 
             identity = WeightIdentity.of(trained, "what a training starts from")
             save_weights(network.state_dict(), run.initial, identity)
         initial = None if start is None else run.initial
-        options = final_training_options(config, network.scale, images, run.architecture, initial)
+        options = final_training_options(config, scale, images, run.architecture, initial)
         # Last and complete or not at all: in a folder without this file no training has begun.
         write_options(options, run.options)
         weights = final_training.train(["-opt", str(run.options)], quiet=True)

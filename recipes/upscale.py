@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from tqdm import tqdm
 
-    from quantnas_ext.spaces import check_input_side
+    from quantnas_ext.spaces import check_input_side, scale_of
     from quantnas_ext.sr.evaluation.tiling import tile_margin
     from quantnas_ext.sr.evaluation.upscaling import upscale_picture
     from quantnas_ext.sr.training.arch import trained_network
@@ -79,6 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     network, lines = trained_network(arguments.architecture, arguments.weights)
     for line in lines:
         print(line)
+    scale = scale_of(network)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     choose_threads()
     for image, header in zip(images, headers, strict=True):
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
     for result, image in tqdm(waiting.items(), desc="upscaling", unit="image"):
         with within_memory(image):
-            enlarged = upscale_picture(network, read_picture(image), network.scale, tile=tile)
+            enlarged = upscale_picture(network, read_picture(image), scale, tile=tile)
         write_png(result, enlarged)
     print(f"{len(waiting)} images in {out}" + (f", {skipped} were there already" if skipped else ""))
 

@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from nni.mutable import Mutable
-from nni.nas.nn.pytorch import LayerChoice, ParametrizedModule
+from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,6 +20,7 @@ from quantnas_ext.costs.dry_run import SharedVariants, dry_run, refuse_searched_
 from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.choice_block import SharedInput
+from quantnas_ext.nn.mutable_layers import searched_precision
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
 
@@ -267,12 +267,3 @@ def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int
         precisions=values,
         learned_activation_step=getattr(module, "activation_kind", "lsq") == "lsq",
     )
-
-
-def searched_precision(module: nn.Module) -> Any | None:
-    """The NNI choice of a layer's precision, or None where the precision is fixed or there is none."""
-    if isinstance(module, ParametrizedModule):
-        bits = module.trace_kwargs.get("bits")
-    else:
-        bits = getattr(module, "bits_choice", None)
-    return bits if isinstance(bits, Mutable) else None

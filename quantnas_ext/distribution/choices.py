@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nni.mutable import Categorical, CategoricalMultiple
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
 from torch import nn
 
 from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.nn.mutable_layers import searched_precision
 from quantnas_ext.quantization import Precision
 
 Context = tuple[str, Any]
 """A choice made: (label, value)."""
+
+Kind = Literal["operation", "precision", "other"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,28 @@ class Choice:
     Attributes:
         label: NNI label.
         values: what can be chosen, in NNI's order.
-        parent: the choice ``(label, value)`` under which this one has a meaning; None for a choice that always has one
-            (also for a choice that several candidates share).
+        places: the candidates ``(label, value)`` in which it stands, None for a place outside of all.
+        kind: what it decides, told by where it stands: ``"operation"`` of a layer choice, ``"precision"`` (the bits of
+            a quantized layer), or anything else.
         multiple: how many values are chosen together, for NNI's input choices; None where it is exactly one value.
-        owners: for a choice that several candidates share and that has no meaning without one of them, these
-            candidates; empty for all others.
     """
 
     label: str
     values: tuple[Any, ...]
-    parent: Context | None
+    places: tuple[Context | None, ...] = (None,)
+    kind: Kind = "other"
     multiple: int | None = None
-    owners: tuple[Context, ...] = ()
+
+    @property
+    def parent(self) -> Context | None:
+        """The choice under which this one has a meaning; None for one that several candidates share or none holds."""
+        return self.places[0] if len(self.places) == 1 else None
+
+    @property
+    def owners(self) -> tuple[Context, ...]:
+        """The candidates that share a choice which has no meaning without one of them; empty for all others."""
+        shared = len(self.places) > 1 and None not in self.places
+        return tuple(filter(None, self.places)) if shared else ()
 
     def best_subset(self, probabilities: Sequence[float]) -> tuple[float, list[Any]]:
         """Probability mass and values, in their order, of the likeliest values that are chosen together."""
@@ -57,11 +71,11 @@ class Choice:
             )
         if value in self.values:
             return self.values[self.values.index(value)]
-        try:
-            precision = Precision.parse(value)
-            return next(known for known in self.values if Precision.parse(known) == precision)
-        except (InputError, StopIteration):
-            raise unknown_name(f"value of choice {self.label!r}", value, self.values) from None
+        if self.kind == "precision":
+            with contextlib.suppress(InputError, StopIteration):
+                precision = Precision.parse(value)
+                return next(known for known in self.values if Precision.parse(known) == precision)
+        raise unknown_name(f"value of choice {self.label!r}", value, self.values)
 
 
 @dataclass(frozen=True)
@@ -77,13 +91,9 @@ class ChoiceTree:
         Raises:
             InputError: when the space has nothing to choose, or a choice that is not among finitely many values.
         """
-        contexts: dict[str, dict[Context | None, None]] = {}
-        _collect(space, None, contexts)
-        # A label seen under several candidates belongs to none of them: it is chosen on its own.
-        parents = {label: next(iter(seen)) if len(seen) == 1 else None for label, seen in contexts.items()}
-        owners = {
-            label: tuple(filter(None, seen)) for label, seen in contexts.items() if len(seen) > 1 and None not in seen
-        }
+        places: dict[str, dict[Context | None, None]] = {}
+        kinds: dict[str, Kind] = {}
+        _collect(space, None, places, kinds)
         unordered = {}
         for label, mutable in space.simplify().items():
             if not isinstance(mutable, (Categorical, CategoricalMultiple)):
@@ -92,9 +102,8 @@ class ChoiceTree:
                     "LayerChoice or InputChoice"
                 )
             multiple = (mutable.n_chosen or 1) if isinstance(mutable, CategoricalMultiple) else None
-            unordered[str(label)] = Choice(
-                str(label), tuple(mutable.values), parents.get(label), multiple, owners.get(label, ())
-            )
+            where, kind = tuple(places.get(label, (None,))), kinds.get(label, "other")
+            unordered[str(label)] = Choice(str(label), tuple(mutable.values), where, kind, multiple)
         if not unordered:
             raise InputError("the model space has no choices, so there is nothing to search")
         return cls(tuple(sorted(unordered.values(), key=lambda choice: _depth(choice, unordered))))
@@ -157,16 +166,22 @@ def _depth(choice: Choice, choices: Mapping[str, Choice]) -> int:
     return 0 if choice.parent is None else 1 + _depth(choices[choice.parent[0]], choices)
 
 
-def _collect(module: nn.Module, context: Context | None, found: dict[str, dict[Context | None, None]]) -> None:
-    """Note under which candidate every label below ``module`` (and on it) stands."""
+def _collect(
+    module: nn.Module, context: Context | None, places: dict[str, dict[Context | None, None]], kinds: dict[str, Kind]
+) -> None:
+    """Note under which candidate every label below ``module`` (and on it) stands, and what it decides there."""
     if isinstance(module, MutableModule):
         for mutable in module.mutables:
             for label in mutable.simplify():
-                found.setdefault(str(label), {})[context] = None
+                places.setdefault(str(label), {})[context] = None
+    precision = searched_precision(module)
+    if isinstance(precision, Categorical):
+        kinds[str(precision.label)] = "precision"
     if isinstance(module, LayerChoice):
+        # str: NNI's labels are a class of their own, which checkpoints and files should not hold.
+        kinds[str(module.label)] = "operation"
         for name in module.names:
-            # str: NNI's labels are a class of their own, which checkpoints and files should not hold.
-            _collect(module[name], (str(module.label), name), found)
+            _collect(module[name], (str(module.label), name), places, kinds)
     else:
         for child in module.children():
-            _collect(child, context, found)
+            _collect(child, context, places, kinds)

@@ -10,7 +10,6 @@ from torch import nn
 
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.nn.operations import is_precision_label
 
 
 def fix_choices(space: ModelSpace, choices: Mapping[str, str]) -> None:
@@ -37,7 +36,7 @@ def fix_choices(space: ModelSpace, choices: Mapping[str, str]) -> None:
 
 
 def fix_operations(space: ModelSpace, choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Fix all operations of a super-resolution space as an architecture has them, so that only precisions are left.
+    """Fix all operations of a space as an architecture has them, so that only precisions are left.
 
     Args:
         space: changed in place, see ``fix_choices``.
@@ -50,10 +49,11 @@ def fix_operations(space: ModelSpace, choices: Mapping[str, Any]) -> dict[str, A
         InputError: as ``fix_choices``, when a block has no operation among ``choices``, or when no precision is left
             to choose.
     """
-    operations = {label: value for label, value in choices.items() if not is_precision_label(label)}
+    precisions = {choice.label for choice in ChoiceTree.of(space) if choice.kind == "precision"}
+    operations = {label: value for label, value in choices.items() if label not in precisions}
     fix_choices(space, operations)
     for choice in ChoiceTree.of(space):
-        if not is_precision_label(choice.label):
+        if choice.kind != "precision":
             raise InputError(
                 f"the architecture has no operation for block {choice.label!r}; "
                 "take one of a space with the same blocks"

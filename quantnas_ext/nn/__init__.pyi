@@ -1,3 +1,4 @@
+from .arithmetic import Add, Concatenate, Multiply
 from .candidates import OPERATIONS, RepeatedChannels, operation_block, register_operation, relu_conv
 from .choice_block import ChoiceBlock, SharedInput
 from .esa import ESA
@@ -8,8 +9,11 @@ __all__ = [
     "ESA",
     "OPERATIONS",
     "ADQResidual",
+    "Add",
     "AdaDMResidual",
     "ChoiceBlock",
+    "Concatenate",
+    "Multiply",
     "MutableQuantConv2d",
     "MutableQuantLinear",
     "RepeatedChannels",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.nn.arithmetic import Add, Multiply
 from quantnas_ext.quantization import QuantConv2d
 
 SMALLEST_SIDE = 15
@@ -48,7 +49,9 @@ class ESA(nn.Module):
         self.shrink = QuantConv2d(inner, inner, 3, stride=2, bias=False, bits=bits)
         self.far = nn.Sequential(*(QuantConv2d(inner, inner, 3, padding=1, bias=False, bits=bits) for _ in range(3)))
         self.near = QuantConv2d(inner, inner, 1, bias=False, bits=bits)
+        self.add = Add()
         self.expand = QuantConv2d(inner, channels, 1, bias=False, bits=bits)
+        self.multiply = Multiply()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape.
@@ -63,7 +66,8 @@ class ESA(nn.Module):
                 f"both sides need at least {SMALLEST_SIDE} pixels"
             )
         reduced = self.reduce(x)
-        return x * self.expand(self.seen_from_afar(reduced) + self.near(reduced)).sigmoid()
+        mask = self.expand(self.add(self.seen_from_afar(reduced), self.near(reduced))).sigmoid()
+        return self.multiply(x, mask)
 
     def seen_from_afar(self, reduced: Tensor) -> Tensor:
         """What the mask takes from far around: ``[N, C / 4, H, W]`` to the same shape."""

@@ -11,61 +11,51 @@ from torch import nn
 from quantnas_ext.quantization import Precision, QuantConv2d, QuantLinear, make_activation_quantizer
 
 
-class MutableQuantConv2d(ParametrizedModule, QuantConv2d, wraps=QuantConv2d):  # type: ignore[misc, call-arg]
+class _Mutable:
+    """What both layers do about their choices."""
+
+    trace_kwargs: dict[str, Any]
+    signed: bool
+
+    def freeze(self, sample: dict[str, Any]) -> nn.Module:
+        """The concrete layer."""
+        return _with_state(self, super().freeze(sample))  # type: ignore[misc]
+
+    def use_activation_quantizer(self, kind: str) -> None:
+        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
+
+        Raises:
+            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
+        """
+        bits = self.trace_kwargs.get("bits")
+        for value in bits.values if isinstance(bits, Categorical) else ():
+            make_activation_quantizer(kind, Precision.parse(value).activation_bits, signed=self.signed)
+        super().use_activation_quantizer(kind)  # type: ignore[misc]
+        self.trace_kwargs["activation_quantizer"] = kind  # which NNI builds frozen layers from
+
+
+class MutableQuantConv2d(_Mutable, ParametrizedModule, QuantConv2d, wraps=QuantConv2d):  # type: ignore[misc, call-arg]
     """``QuantConv2d`` that takes ``bits=nni.choice(label, [4, 8])``.
 
     Frozen with a sample, or built inside ``model_context``, it becomes a ``QuantConv2d`` of the chosen precision. One
     that has nothing to choose keeps its weights and steps when it is frozen.
     """
 
-    def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The concrete layer."""
-        return _with_state(self, super().freeze(sample))
 
-    def use_activation_quantizer(self, kind: str) -> None:
-        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
-
-        Raises:
-            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
-        """
-        _check_activation_quantizer(self, kind)
-        super().use_activation_quantizer(kind)
-        _record_activation_quantizer(self, kind)
+class MutableQuantLinear(_Mutable, ParametrizedModule, QuantLinear, wraps=QuantLinear):  # type: ignore[misc, call-arg]
+    """``QuantLinear`` that takes ``bits=nni.choice(label, [4, 8])``, likewise."""
 
 
-class MutableQuantLinear(ParametrizedModule, QuantLinear, wraps=QuantLinear):  # type: ignore[misc, call-arg]
-    """``QuantLinear`` that takes ``bits=nni.choice(label, [4, 8])``.
+def searched_precision(module: nn.Module) -> Any | None:
+    """The NNI choice of a layer's precision, or None where the precision is fixed or there is none.
 
-    Frozen with a sample, or built inside ``model_context``, it becomes a ``QuantLinear`` of the chosen precision. One
-    that has nothing to choose keeps its weights and steps when it is frozen.
+    It is the ``bits`` of a layer with traced arguments, or the ``bits_choice`` of what stands for it in a supernet.
     """
-
-    def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The concrete layer."""
-        return _with_state(self, super().freeze(sample))
-
-    def use_activation_quantizer(self, kind: str) -> None:
-        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
-
-        Raises:
-            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
-        """
-        _check_activation_quantizer(self, kind)
-        super().use_activation_quantizer(kind)
-        _record_activation_quantizer(self, kind)
-
-
-def _check_activation_quantizer(layer: Any, kind: str) -> None:
-    """Refuse a kind of quantizer that a precision among the layer's choices cannot have."""
-    bits = layer.trace_kwargs.get("bits")
-    if isinstance(bits, Categorical):
-        for value in bits.values:
-            make_activation_quantizer(kind, Precision.parse(value).activation_bits, signed=layer.signed)
-
-
-def _record_activation_quantizer(layer: Any, kind: str) -> None:
-    """Note the kind among the arguments that NNI builds frozen layers from."""
-    layer.trace_kwargs["activation_quantizer"] = kind
+    if isinstance(module, ParametrizedModule):
+        bits = getattr(module, "trace_kwargs", {}).get("bits")
+    else:
+        bits = getattr(module, "bits_choice", None)
+    return bits if isinstance(bits, Mutable) else None
 
 
 def _with_state(layer: Any, concrete: nn.Module) -> nn.Module:

@@ -61,11 +61,6 @@ def precision_label(block: str, operation: str) -> str:
     return f"{block}__{operation}__bits"
 
 
-def is_precision_label(label: str) -> bool:
-    """Whether a label, as made by ``precision_label``, names a precision."""
-    return label.endswith("__bits")
-
-
 def operation_block(
     label: str,
     operations: Sequence[str],

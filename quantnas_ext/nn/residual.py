@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from quantnas_ext.nn.arithmetic import Add, Multiply
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -50,10 +52,11 @@ class Residual(nn.Module):
     def __init__(self, branch: nn.Module) -> None:
         super().__init__()
         self.branch = branch
+        self.add = Add()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
-        return self.branch(x) + x
+        return self.add(self.branch(x), x)  # type: ignore[no-any-return]
 
 
 class ADQResidual(nn.Module):
@@ -74,13 +77,15 @@ class ADQResidual(nn.Module):
         super().__init__()
         self.branch = branch
         self.norm = nn.BatchNorm2d(channels)
+        self.multiply = Multiply()
+        self.add = Add()
         self.scale = nn.Parameter(torch.tensor(self.START))
         self.shift = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
         deviation = self.deviation(x)
-        return self.branch(self.norm(x)) * self.rescaling(deviation) + x
+        return self.add(self.multiply(self.branch(self.norm(x)), self.rescaling(deviation)), x)
 
     def deviation(self, x: Tensor) -> Tensor:
         """Standard deviation of each sample over channels and positions, ``[N, 1, 1, 1]``.

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from quantnas_ext.quantization.precision import Precision
-from quantnas_ext.reporting.block_history import BlockHistory, Candidate, block_histories, epoch_numbers
+from quantnas_ext.reporting.candidates import Candidate
 from quantnas_ext.reporting.figures import (
     FAINT_INK,
     INK,
@@ -25,9 +25,12 @@ from quantnas_ext.reporting.figures import (
     operation_colours,
     precision_name,
     precision_shade,
+    precisions_name,
     save_figure,
+    shortened,
     style_axes,
 )
+from quantnas_ext.reporting.probabilities import BlockProbabilities, block_probabilities, epoch_numbers
 
 _MOST_COLUMNS = 5
 _PANEL = (1.75, 1.05)  # inches
@@ -35,7 +38,8 @@ _GAP = (0.22, 0.55)  # inches between panels; the vertical one holds a panel's t
 _LEFT, _RIGHT, _TOP = 0.6, 0.15, 0.5  # inches around the grid
 _AXIS_LABEL = 0.45  # inches below the grid for tick labels and the name of the axis
 _LEGEND_LINE = 0.19  # inches
-_LEGEND_ENTRY = 1.35  # inches
+_LEGEND_ENTRY = 1.35  # inches, and more for names of more than 16 characters
+_LEGEND_CHARACTER = 0.06  # inches
 
 
 def plot_distributions(history: Mapping[str, Any], path: str | Path) -> Path:
@@ -52,25 +56,26 @@ def distributions_figure(history: Mapping[str, Any]) -> Figure:
 
     The finally chosen candidate lies at the bottom under a dark line, so that its probability is read off the axis, and
     stands in the panel's title with its final probability. Colours are operations, shades are bits, and both mean the
-    same in all panels.
+    same in all panels; precisions without an operation are shades of grey.
 
     Args:
-        history: the history of a search, see `quantnas_ext.reporting.block_history.block_histories`.
+        history: the history of a search, see `quantnas_ext.reporting.probabilities.block_probabilities`.
 
     Raises:
         InputError: when the history is incomplete.
     """
-    blocks = block_histories(history)
+    blocks = block_probabilities(history)
     epochs = epoch_numbers(history)
     candidates = [candidate for block in blocks for candidate in block.candidates]
-    colours = operation_colours(sorted({candidate.operation for candidate in candidates}))
+    colours = operation_colours(sorted({candidate.operation for candidate in candidates} - {""}))
     precisions = sorted({candidate.precision for candidate in candidates if candidate.precision is not None})
 
     columns = min(_MOST_COLUMNS, len(blocks), math.ceil(math.sqrt(1.6 * len(blocks))))
     rows = math.ceil(len(blocks) / columns)
     width = _LEFT + columns * _PANEL[0] + (columns - 1) * _GAP[0] + _RIGHT
     handles = _legend_handles(colours, precisions)
-    legend_columns = max(1, int((width - _RIGHT) / _LEGEND_ENTRY))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    legend_columns = max(1, int((width - _RIGHT) / (_LEGEND_ENTRY + _LEGEND_CHARACTER * max(0, longest - 16))))
     bottom = _AXIS_LABEL + _LEGEND_LINE * math.ceil(len(handles) / legend_columns) + 0.1
     height = _TOP + rows * _PANEL[1] + (rows - 1) * _GAP[1] + bottom
 
@@ -99,7 +104,7 @@ def distributions_figure(history: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def stacking_order(block: BlockHistory) -> list[int]:
+def stacking_order(block: BlockProbabilities) -> list[int]:
     """Indices of a block's candidates from the bottom of its panel up: the chosen one, then by operation and bits."""
     others = [index for index in range(len(block.candidates)) if index != block.chosen]
     others.sort(key=lambda index: (block.candidates[index].operation, block.candidates[index].precisions))
@@ -108,13 +113,18 @@ def stacking_order(block: BlockHistory) -> list[int]:
 
 def candidate_name(candidate: Candidate) -> str:
     """The candidate as written over a panel, such as ``conv_3x3, 8 bit``."""
-    return ", ".join([candidate.operation, *map(precision_name, candidate.precisions)])
+    return shortened(", ".join(filter(None, [candidate.operation, precisions_name(candidate.precisions)])))
 
 
 def _draw_block(
-    axes: Axes, block: BlockHistory, epochs: np.ndarray, colours: Mapping[str, Colour], precisions: Sequence[Precision]
+    axes: Axes,
+    block: BlockProbabilities,
+    epochs: np.ndarray,
+    colours: Mapping[str, Colour],
+    precisions: Sequence[Precision],
 ) -> None:
     """Fill one panel."""
+    colours = {"": to_rgb(FAINT_INK), **colours}
     order = stacking_order(block)
     probabilities = block.probabilities[:, order]
     if len(epochs) == 1:  # a search of no epochs still has its start to show: draw it as a bar
@@ -131,7 +141,7 @@ def _draw_block(
 
     chosen = f"{candidate_name(block.candidates[block.chosen])}  {block.probabilities[-1, block.chosen]:.2f}"
     darkened = tuple(0.75 * channel for channel in colours[block.candidates[block.chosen].operation])
-    axes.annotate(block.block, (0, 1), (0, 13), **_title_style(INK), fontweight="bold")
+    axes.annotate(shortened(block.block), (0, 1), (0, 13), **_title_style(INK), fontweight="bold")
     axes.annotate(chosen, (0, 1), (0, 3), **_title_style(darkened))
 
 
@@ -149,7 +159,7 @@ def _title_style(colour: str | tuple[float, ...]) -> dict[str, Any]:
 def _legend_handles(colours: Mapping[str, Colour], precisions: Sequence[Precision]) -> list[Artist]:
     """One legend for all panels: operations by colour, bits by shade of grey, the line of the chosen candidate."""
     grey = to_rgb(FAINT_INK)
-    handles: list[Artist] = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    handles: list[Artist] = [Patch(color=colour, label=shortened(name)) for name, colour in colours.items()]
     if len(precisions) > 1:
         handles += [
             Patch(color=precision_shade(grey, precision, precisions), label=precision_name(precision))

@@ -15,9 +15,19 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import EngFormatter
 
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.quantization.precision import Precision
-from quantnas_ext.reporting.figures import FAINT_INK, HAIRLINE, INK, precision_fill, precision_name, save_figure
+from quantnas_ext.reporting.candidates import Candidate
+from quantnas_ext.reporting.figures import (
+    FAINT_INK,
+    HAIRLINE,
+    INK,
+    precision_fill,
+    precision_name,
+    precisions_name,
+    save_figure,
+    shortened,
+)
 from quantnas_ext.reporting.geometry import SUM_RADIUS, Box, Layout, Panel, Point, Wire
 from quantnas_ext.reporting.layout import lay_out
 
@@ -38,7 +48,7 @@ _SHADOW = 0.05  # by how much the copies of a repeated stage peep out behind it
 
 def draw_architecture(
     stages: Sequence[Stage],
-    choices: Mapping[str, Any],
+    chosen: Mapping[str, Candidate],
     path: str | Path,
     *,
     title: str = "",
@@ -48,14 +58,14 @@ def draw_architecture(
     """Draw an architecture into a .png, .pdf or .svg; see `architecture_figure`.
 
     Raises:
-        InputError: when choices are missing or the path cannot be written.
+        InputError: as ``architecture_figure``, or when the path cannot be written.
     """
-    return save_figure(architecture_figure(stages, choices, title=title, cost=cost, ends=ends), path)
+    return save_figure(architecture_figure(stages, chosen, title=title, cost=cost, ends=ends), path)
 
 
 def architecture_figure(
     stages: Sequence[Stage],
-    choices: Mapping[str, Any],
+    chosen: Mapping[str, Candidate],
     *,
     title: str = "",
     cost: Mapping[str, float] | None = None,
@@ -68,13 +78,13 @@ def architecture_figure(
 
     Args:
         stages: the macro-structure, from a space's ``diagram()``.
-        choices: label to operation and label to bits, as in an architecture file.
+        chosen: what stands in every block, by label, see `quantnas_ext.reporting.candidates.chosen_candidates`.
         title: written above the drawing.
         cost: BitOps and bytes to write under the title: ``bitops_32``, ``bitops_256``, ``bytes``; each may be missing.
         ends: names of what goes in and what comes out.
 
     Raises:
-        InputError: when the choices lack a block or the bits of its operation, or a stage cannot be drawn.
+        InputError: when a block of the stages is not among those chosen, or a stage cannot be drawn.
     """
     labels = [block for stage in stages for block in stage.blocks]
     if not labels or any(not branch for stage in stages for branch in stage.branches):
@@ -84,7 +94,10 @@ def architecture_figure(
             raise InputError(f"stage {stage.title!r} has {len(stage.taps)} taps; use one branch with as many blocks")
         if stage.entrance and len(stage.branches) == 1:
             raise InputError(f"stage {stage.title!r} has an entrance to a single branch; put its blocks in the branch")
-    found = {label: chosen_candidate(choices, label) for label in labels}
+    for label in labels:
+        if label not in chosen:
+            raise unknown_name("block in the diagram", label, chosen)
+    found = {label: chosen[label] for label in labels}
     end_widths = (_text_width(ends[0], 8, bold=True) + _END_GAP, _text_width(ends[1], 8, bold=True) + _END_GAP)
     layout = lay_out(stages, (_box_width(found), _BOX_HEIGHT), end_widths)
 
@@ -109,32 +122,12 @@ def architecture_figure(
         _draw_wire(axes, wire)
     _draw_joints(axes, layout)
     for box in layout.boxes:
-        _draw_box(axes, box, *found[box.block])
+        _draw_box(axes, box, found[box.block])
     output_x, output_y = layout.output
     for name, (x, y) in zip(ends, (layout.input, (output_x + _END_GAP, output_y)), strict=True):
         axes.text(x, y, name, fontsize=8, fontweight="bold", color=INK, va="center_baseline", gid=f"end:{name}")
-    _draw_legend(axes, {precision for _, precision in found.values()}, layout)
+    _draw_legend(axes, {candidate.precision for candidate in found.values()}, layout)
     return figure
-
-
-def chosen_candidate(choices: Mapping[str, Any], block: str) -> tuple[str, Precision | None]:
-    """Operation and precision of a block.
-
-    Raises:
-        InputError: when the choices lack the block, or the bits of an operation that has some.
-    """
-    # Here and not above, because these modules import NNI, which plots and tables do not need.
-    from quantnas_ext.nn.operations import WITHOUT_PRECISION, precision_label
-
-    if block not in choices:
-        raise InputError(f"the choices lack block {block!r}; give all choices of the architecture that is drawn")
-    operation = str(choices[block])
-    label = precision_label(block, operation)
-    if label in choices:
-        return operation, Precision.parse(choices[label])
-    if operation in WITHOUT_PRECISION:
-        return operation, None
-    raise InputError(f"the choices lack {label!r}; give all choices of the architecture that is drawn")
 
 
 def _cost_line(cost: Mapping[str, float]) -> str:
@@ -159,10 +152,12 @@ def _text_width(text: str, size: float, *, bold: bool = False) -> float:
     return float(TextPath((0, 0), text, size=size, prop=font).get_extents().width) / 72
 
 
-def _box_width(found: Mapping[str, tuple[str, Precision | None]]) -> float:
+def _box_width(found: Mapping[str, Candidate]) -> float:
     """The width at which every block's texts fit; one for all boxes, so that they stand in columns."""
     widths = [_text_width(label, _LABEL_SIZE) for label in found]
-    widths += [_text_width(operation, _OPERATION_SIZE, bold=True) for operation, _ in found.values()]
+    for candidate in found.values():
+        widths.append(_text_width(shortened(candidate.operation), _OPERATION_SIZE, bold=True))
+        widths.append(_text_width(precisions_name(candidate.precisions), _PRECISION_SIZE))
     return max(0.7, *widths) + 2 * _BOX_MARGIN
 
 
@@ -183,9 +178,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         axes.text(x, panel.y + 0.14, f"× {panel.stage.repeat}", color=INK, ha="right", **heading)
 
 
-def _draw_box(axes: Axes, box: Box, operation: str, precision: Precision | None) -> None:
-    """A choice block: its label, the operation, the bits."""
-    fill = precision_fill(precision)
+def _draw_box(axes: Axes, box: Box, candidate: Candidate) -> None:
+    """A choice block: its label, the operation and the bits, where there are such."""
+    fill = precision_fill(candidate.precision)
     edge = tuple(0.6 * channel for channel in fill)
     patch = FancyBboxPatch(
         (box.x, box.y),
@@ -198,12 +193,14 @@ def _draw_box(axes: Axes, box: Box, operation: str, precision: Precision | None)
         gid=f"block:{box.block}",
     )
     axes.add_patch(patch)
-    bits = precision_name(precision)
     middle = box.x + box.width / 2
-    lines = [(box.block, _LABEL_SIZE, "normal", "#45525f"), (operation, _OPERATION_SIZE, "bold", INK)]
-    if bits:
-        lines.append((bits, _PRECISION_SIZE, "normal", INK))
-    heights = (0.14, 0.32, 0.49) if bits else (0.21, 0.40)
+    written = [
+        (box.block, _LABEL_SIZE, "normal", "#45525f"),
+        (shortened(candidate.operation), _OPERATION_SIZE, "bold", INK),
+        (precisions_name(candidate.precisions), _PRECISION_SIZE, "normal", INK),
+    ]
+    lines = [line for line in written if line[0]]
+    heights = (0.14, 0.32, 0.49) if len(lines) == 3 else (0.21, 0.40)
     for y, (text, size, weight, colour) in zip(heights, lines, strict=True):
         style: dict[str, Any] = {"fontsize": size, "fontweight": weight, "color": colour}
         axes.text(middle, box.y + y, text, ha="center", va="center_baseline", **style)

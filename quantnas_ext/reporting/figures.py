@@ -84,6 +84,17 @@ def precision_name(precision: Precision | None) -> str:
     return f"W{precision.weight_bits} A{precision.activation_bits}"
 
 
+def precisions_name(precisions: Sequence[Precision]) -> str:
+    """What is written for layers that choose separately: ``4 bit, 8 bit``, and of more than two the least and most."""
+    names = [precision_name(precision) for precision in sorted(set(precisions))]
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} to {names[-1]}"
+
+
+def shortened(text: str, most: int = 30) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def style_axes(axes: Axes, *, size: float) -> None:
     """Thin frame on the left and below only, small ticks, text of `size` points."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from quantnas_ext.reporting.block_history import block_histories, epoch_numbers, series
 from quantnas_ext.reporting.figures import FAINT_INK, HAIRLINE, INK, save_figure, style_axes
+from quantnas_ext.reporting.probabilities import block_probabilities, epoch_numbers, most_entropy, series
 
 DECIDED = 0.5
 
@@ -33,21 +32,21 @@ def plot_search(history: Mapping[str, Any], path: str | Path) -> Path:
 def search_figure(history: Mapping[str, Any]) -> Figure:
     """Six panels over the epochs of a search.
 
-    Training and validation loss; expected BitOps; entropy of the joint distributions in nats, summed over the blocks,
-    against its largest possible value; the largest joint probability of a block (every block, median and least); the
-    share of blocks in which it exceeds one half; the weight of the entropy in the objective.
+    Training and validation loss; expected BitOps, or what other cost there is; entropy of the joint distributions in
+    nats, summed over the blocks, against its largest possible value; the largest joint probability of a block (every
+    block, median and least); the share of blocks in which it exceeds one half; the weight of the entropy in the
+    objective.
 
     Args:
-        history: the history of a search, see `quantnas_ext.reporting.block_history.block_histories`. Values that are
-            null leave a gap in their curve.
+        history: the history of a search, see `quantnas_ext.reporting.probabilities.block_probabilities`. Values that
+            are null leave a gap in their curve.
 
     Raises:
         InputError: when the history is incomplete.
     """
-    blocks = block_histories(history)
+    blocks = block_probabilities(history)
     epochs = epoch_numbers(history)
     largest = np.stack([block.probabilities.max(axis=1) for block in blocks], axis=1)
-    most_entropy = sum(math.log(len(block.candidates)) for block in blocks)
 
     engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1, wspace=0.04, hspace=0.05)
     figure = Figure(figsize=(9.6, 4.9), layout=engine)
@@ -57,11 +56,20 @@ def search_figure(history: Mapping[str, Any]) -> Figure:
     _curve(loss, epochs, series(history, "val_loss"), _RED, "validation half")
     _finish(loss, "task loss", epochs, legend=True)
 
-    _curve(cost, epochs, series(history, "expected_bitops"), _BLUE, "expected BitOps")
-    cost.yaxis.set_major_formatter(EngFormatter(sep=" "))
-    _finish(cost, "expected BitOps", epochs)
+    costs = [key for key in history["epochs"][0] if key.startswith("expected_")]
+    if costs:
+        shown = "expected_bitops" if "expected_bitops" in costs else costs[0]
+        of_cost = "expected " + {"bitops": "BitOps"}.get(name := shown.removeprefix("expected_"), name)
+        _curve(cost, epochs, series(history, shown), _BLUE, of_cost)
+        cost.yaxis.set_major_formatter(EngFormatter(sep=" "))
+        _finish(cost, of_cost, epochs)
+    else:
+        cost.set_axis_off()
+        cost.text(0.5, 0.5, "no cost", fontsize=8.5, color=FAINT_INK, ha="center", va="center")
 
-    entropy.axhline(most_entropy, color=FAINT_INK, linewidth=0.8, linestyle=(0, (3, 3)), label="all candidates alike")
+    entropy.axhline(
+        most_entropy(history), color=FAINT_INK, linewidth=0.8, linestyle=(0, (3, 3)), label="all candidates alike"
+    )
     _curve(entropy, epochs, series(history, "entropy"), _BLUE, "sum over blocks")
     entropy.set_ylim(bottom=0)
     _finish(entropy, "entropy, nats", epochs, legend=True)

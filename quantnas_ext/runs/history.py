@@ -27,7 +27,11 @@ class SearchHistory:
     def __init__(self, path: Path, tree: ChoiceTree) -> None:
         self.path = path
         self.labels: dict[str, dict[str, Any]] = {
-            choice.label: {"values": list(choice.values), "parent": list(choice.parent) if choice.parent else None}
+            choice.label: {
+                "values": list(choice.values),
+                "parent": list(choice.parent) if choice.parent else None,
+                "kind": choice.kind,
+            }
             for choice in tree
         }
         self.records: list[EpochRecord] = []
@@ -39,7 +43,7 @@ class SearchHistory:
             temporary.write_text(json.dumps(json_values(self.to_dict()), indent=1, allow_nan=False), encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"labels": {label: {"values", "parent"}}, "epochs": [record, ...]}``.
+        """``{"labels": {label: {"values", "parent", "kind"}}, "epochs": [record, ...]}``.
 
         A record holds ``epoch``, ``step``, ``probabilities`` by label, ``train_loss``, ``val_loss``, ``entropy`` in
         nats, ``entropy_weight``, ``settled_loss``, the expectation of every cost as ``expected_NAME``, and the

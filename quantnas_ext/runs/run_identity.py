@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import os
 import shutil
 import typing
@@ -142,13 +141,12 @@ def _values(config: Config, *, defaults: bool) -> dict[str, Any]:
     values = dataclasses.asdict(_without_prepared(config))
     if not defaults:
         return values
-    from quantnas_ext.spaces import SPACES  # here, because it loads torch
+    from quantnas_ext.spaces.registry import SPACES, default_arguments  # here, because it loads torch
 
     if config.space.name in SPACES:
-        parameters = inspect.signature(SPACES[config.space.name]._init_wrapped).parameters.items()
-        own = {name: p.default for name, p in parameters if p.default is not p.empty}
-        own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
-        values["space"]["arguments"] = own | config.space.arguments
+        own = default_arguments(config.space.name).items()
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in own}
+        values["space"]["arguments"] = plain | config.space.arguments
     return values
 
 

@@ -14,9 +14,8 @@ from nni.nas.oneshot.pytorch.supermodule.differentiable import DifferentiableMix
 from nni.nas.strategy import DARTS
 from torch import Tensor, nn
 
-from quantnas_ext.costs.tracing import searched_precision
 from quantnas_ext.nn.choice_block import ChoiceBlock
-from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear
+from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear, searched_precision
 from quantnas_ext.quantization import QuantConv2d, QuantLinear
 
 

@@ -24,33 +24,6 @@ def check_scale(scale: object) -> int:
         raise InputError(f"scale {shown(scale)} is not possible; use one of {', '.join(map(str, SCALES))}") from None
 
 
-def check_count(name: str, value: object, *, least: int = 1, most: int) -> int:
-    """A whole number of at least ``least`` and at most ``most``, as a plain one.
-
-    Raises:
-        InputError: naming the argument ``name``.
-    """
-    try:
-        return whole_number(name, value, least=least, most=most)
-    except InputError:
-        raise InputError(
-            f"{name} {shown(value)} of the space is not possible; "
-            f"use a whole number of at least {least} and at most {most}"
-        ) from None
-
-
-def check_flag(name: str, value: object) -> bool:
-    """True or False as a plain one; the text "false", for one, is neither, though Python takes it for true.
-
-    Raises:
-        InputError: naming the argument ``name``.
-    """
-    try:
-        return flag(name, value)
-    except InputError:
-        raise InputError(f"{name} {shown(value)} of the space is not possible; use true or false") from None
-
-
 def check_adq(value: object) -> bool | str:
     """How residual branches are normalised, as a plain value.
 

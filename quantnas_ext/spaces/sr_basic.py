@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
+from quantnas_ext.arguments import flag, whole_number
 from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.nn import RepeatedChannels, SharedInput, operation_block, residual
+from quantnas_ext.nn import Add, RepeatedChannels, SharedInput, operation_block, residual
 from quantnas_ext.quantization import set_activation_quantizer
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
     check_adq,
-    check_count,
-    check_flag,
     check_multiple,
     check_names,
     check_precisions,
@@ -39,11 +38,12 @@ class BodyCell(nn.Module):
         super().__init__()
         self.entrance = SharedInput([first, parallel])
         self.second = second
+        self.add = Add()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
         first, parallel = self.entrance(x)
-        return self.second(first) + parallel
+        return self.add(self.second(first), parallel)
 
 
 class ScaledBodyCell(nn.Module):
@@ -59,11 +59,12 @@ class ScaledBodyCell(nn.Module):
         self.first = first
         self.fork = SharedInput([second, parallel])
         self.third = third
+        self.add = Add()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
         second, parallel = self.fork(self.first(x))
-        return BODY_SCALE * (self.third(second) + parallel)
+        return BODY_SCALE * self.add(self.third(second), parallel)
 
 
 BODY_CELLS: dict[str, tuple[type[nn.Module], int]] = {"A": (ScaledBodyCell, 3), "B": (BodyCell, 2)}
@@ -129,11 +130,11 @@ class SRBasicSpace(ModelSpace):
     ) -> None:
         super().__init__()
         scale = check_scale(scale)
-        width = check_count("width", width, most=MOST_CHANNELS)
-        cells = check_count("cells", cells, most=MOST_BLOCKS)
-        head_blocks = check_count("head_blocks", head_blocks, least=0, most=MOST_BLOCKS)
-        tail_blocks = check_count("tail_blocks", tail_blocks, least=0, most=MOST_BLOCKS)
-        share_cells = check_flag("share_cells", share_cells)
+        width = whole_number("width", width, least=1, most=MOST_CHANNELS)
+        cells = whole_number("cells", cells, least=1, most=MOST_BLOCKS)
+        head_blocks = whole_number("head_blocks", head_blocks, least=0, most=MOST_BLOCKS)
+        tail_blocks = whole_number("tail_blocks", tail_blocks, least=0, most=MOST_BLOCKS)
+        share_cells = flag("share_cells", share_cells)
         adq = check_adq(adq)
         check_precisions("bits", bits)
         candidates = {"head": head, "body": body, "skip": skip, "upsample": upsample, "tail": tail}

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
+from quantnas_ext.arguments import flag, whole_number
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn import ESA, RepeatedChannels, SharedInput, operation_block, residual
+from quantnas_ext.nn import ESA, Add, Concatenate, RepeatedChannels, SharedInput, operation_block, residual
 from quantnas_ext.nn.esa import SMALLEST_SIDE
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d, set_activation_quantizer
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
     check_adq,
-    check_count,
-    check_flag,
     check_multiple,
     check_names,
     check_precisions,
@@ -60,6 +58,8 @@ class DistillationCell(nn.Module):
         super().__init__()
         *refining, self.last = bodies
         self.steps = nn.ModuleList(SharedInput(pair) for pair in zip(distils, refining, strict=True))
+        self.sums = nn.ModuleList(Add() for _ in refining)
+        self.concatenate = Concatenate()
         channels = (len(distils) + 1) * (width // 2)
         self.fuse = QuantConv2d(channels, width, 1, bias=False, bits=fixed_bits)
         self.attention = ESA(width, bits=fixed_bits)
@@ -67,12 +67,12 @@ class DistillationCell(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
         distilled = []
-        for step in self.steps:
+        for step, add in zip(self.steps, self.sums, strict=True):
             kept, refined = step(x)
             distilled.append(kept)
-            x = x + refined
+            x = add(x, refined)
         distilled.append(self.last(x))
-        return self.attention(self.fuse(torch.cat(distilled, dim=1)))
+        return self.attention(self.fuse(self.concatenate(*distilled)))
 
 
 class FusedCells(nn.Module):
@@ -87,6 +87,7 @@ class FusedCells(nn.Module):
     def __init__(self, cells: Sequence[nn.Module], width: int, fixed_bits: Precision) -> None:
         super().__init__()
         self.cells = nn.ModuleList(cells)
+        self.concatenate = Concatenate()
         self.fuse = QuantConv2d(len(cells) * width, width, 1, bias=False, bits=fixed_bits)
         self.refine = QuantConv2d(width, width, 3, padding=1, bias=False, bits=fixed_bits)
 
@@ -96,7 +97,7 @@ class FusedCells(nn.Module):
         for cell in self.cells:
             x = cell(x)
             outputs.append(x)
-        return self.refine(self.fuse(torch.cat(outputs, dim=1)))
+        return self.refine(self.fuse(self.concatenate(*outputs)))
 
 
 class SRRFDNSpace(ModelSpace):
@@ -158,9 +159,9 @@ class SRRFDNSpace(ModelSpace):
     ) -> None:
         super().__init__()
         scale = check_scale(scale)
-        width = check_count("width", width, most=MOST_CHANNELS)
-        cells = check_count("cells", cells, most=MOST_BLOCKS)
-        share_cells = check_flag("share_cells", share_cells)
+        width = whole_number("width", width, least=1, most=MOST_CHANNELS)
+        cells = whole_number("cells", cells, least=1, most=MOST_BLOCKS)
+        share_cells = flag("share_cells", share_cells)
         adq = check_adq(adq)
         check_precisions("bits", bits)
         for name, operations in {"body": body, "distil": distil, "upsample": upsample, "tail": tail}.items():

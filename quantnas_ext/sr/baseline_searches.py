@@ -16,7 +16,6 @@ from quantnas_ext.costs.goals import Budget
 from quantnas_ext.deriving.ranking import ArchitectureSelector
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn.operations import is_precision_label
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.runs.config import Config, save_config
 from quantnas_ext.runs.provenance import provenance
@@ -51,7 +50,7 @@ def full_precision_step(config: Config) -> Config:
     precisions = [
         Precision.parse(value)
         for choice in ChoiceTree.of(space)
-        if is_precision_label(choice.label) and len(choice.values) > 1
+        if choice.kind == "precision" and len(choice.values) > 1
         for value in choice.values
     ]
     if not precisions:

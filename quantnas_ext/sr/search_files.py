@@ -8,8 +8,10 @@ from typing import Any
 from nni.nas.nn.pytorch import ModelSpace
 
 from quantnas_ext.architecture import Architecture
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.fixed_choices import fix_operations
 from quantnas_ext.errors import InputError
+from quantnas_ext.reporting.candidates import chosen_candidates
 from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
@@ -43,12 +45,18 @@ def keep_operations(space: ModelSpace, path: str | None) -> dict[str, Any]:
 
 
 def save_search(
-    result: SearchResult, config: Config, run: RunFolder, diagram: Sequence[Stage], history: SearchHistory
+    result: SearchResult,
+    config: Config,
+    run: RunFolder,
+    diagram: Sequence[Stage] | None,
+    tree: ChoiceTree,
+    history: SearchHistory,
 ) -> Architecture:
     """Write what a search has found into its run folder: scores, architectures, weights and, last, plots.
 
     Returns:
-        The found architecture, with the configuration in its provenance; ``diagram`` is that of its space.
+        The found architecture, with the configuration in its provenance; ``diagram``, None for none, and ``tree`` are
+        those of its space.
     """
     source = provenance(config, search_seconds=round(result.seconds, 1))
     architecture = Architecture.of(config.space.name, config.space.arguments, result.choices, source)
@@ -64,8 +72,9 @@ def save_search(
     architecture.save(run.architecture)
     plot_distributions(history.to_dict(), run.plots / "distributions.png")
     plot_search(history.to_dict(), run.plots / "search.png")
-    drawing = run.plots / "architecture.png"
-    draw_architecture(diagram, result.choices, drawing, title=config.space.name, cost=architecture.cost)
+    if diagram is not None:
+        chosen, picture = chosen_candidates(tree, result.choices), run.plots / "architecture.png"
+        draw_architecture(diagram, chosen, picture, title=config.space.name, cost=architecture.cost)
     return architecture
 
 

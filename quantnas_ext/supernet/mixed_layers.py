@@ -10,9 +10,8 @@ from nni.nas.nn.pytorch import ParametrizedModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quantnas_ext.costs.tracing import searched_precision
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear
+from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear, searched_precision
 from quantnas_ext.quantization import (
     FULL_PRECISION_BITS,
     Precision,

@@ -3,14 +3,18 @@
 import copy
 import itertools
 
+import nni
 import pytest
 import torch
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableDropout
 from small_searches import NestedSpace, TwiceShared
+from torch import nn
 
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
+from quantnas_ext.nn import MutableQuantConv2d
+from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRBasicSpace
 
 
@@ -25,6 +29,28 @@ def random_distribution(space: ModelSpace) -> ArchitectureDistribution:
 def test_a_choice_below_one_candidate_has_it_as_parent_and_a_shared_one_stands_alone() -> None:
     parents = {choice.label: choice.parent for choice in ChoiceTree.of(NestedSpace())}
     assert parents == {"outer": None, "shared": None, "inner": ("outer", "x"), "deep": ("inner", "a")}
+
+
+def test_a_kind_is_told_by_where_a_choice_stands_and_not_by_its_label() -> None:
+    class Misleading(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = MutableQuantConv2d(3, 3, 1, bits=nni.choice("operation", [2, 8]))
+            self.block = LayerChoice({"x": layer, "y": nn.ReLU()}, label="block__x__bits")
+            self.dropout = MutableDropout(nni.choice("dropout__bits", [0.1, 0.2]))
+            self.inputs = InputChoice(n_candidates=2, label="inputs")
+
+    kinds = {choice.label: choice.kind for choice in ChoiceTree.of(Misleading())}
+    assert kinds == {
+        "block__x__bits": "operation",
+        "operation": "precision",
+        "dropout__bits": "other",
+        "inputs": "other",
+    }
+    space = NestedSpace()
+    before = {choice.label: choice.kind for choice in ChoiceTree.of(space)}
+    assert before == {"outer": "operation", "shared": "precision", "inner": "operation", "deep": "precision"}
+    assert {choice.label: choice.kind for choice in ChoiceTree.of(QuantNAS().mutate_model(space))} == before
 
 
 def test_joint_entropy_and_arg_max_equal_those_of_the_explicit_joint() -> None:

@@ -13,7 +13,6 @@ from skimage import data
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.nn.operations import is_precision_label
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import load_config
 from quantnas_ext.sr.baseline_searches import full_precision_step
@@ -53,11 +52,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def operations(architecture: Architecture) -> dict[str, Any]:
-    return {label: value for label, value in architecture.choices.items() if not is_precision_label(label)}
+    return {label: value for label, value in architecture.choices.items() if "__" not in label}
 
 
 def bits(architecture: Architecture) -> set[Any]:
-    return {value for label, value in architecture.choices.items() if is_precision_label(label)}
+    return {value for label, value in architecture.choices.items() if "__" in label}
 
 
 def test_random_architectures_are_files_within_the_budget_and_one_precision_changes_precisions_only(

@@ -5,9 +5,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
+from quantnas_ext.reporting.candidates import Candidate, chosen_candidates
 from quantnas_ext.reporting.drawing import architecture_figure, rounded
 from quantnas_ext.reporting.layout import lay_out
+from quantnas_ext.spaces import SRBasicSpace
 from quantnas_ext.spaces.diagram import Stage
 
 BASIC = [
@@ -50,17 +53,26 @@ def blocks_of(stages):
 
 
 def choose(stages, seed=0):
-    """Made-up choices, and the texts that have to stand on each block."""
+    """Made-up candidates, and the texts that have to stand on each block."""
     chance = random.Random(seed)
-    choices, texts = {}, {}
+    chosen, texts = {}, {}
     for block in blocks_of(stages):
-        operation = chance.choice(["conv_3x3", "decenc_5x5_8_g3", "skip_connect"])
-        choices[block], texts[block] = operation, [block, operation]
-        if operation != "skip_connect":
-            bits, name = chance.choice([(4, "4 bit"), (8, "8 bit"), ("w4a8", "W4 A8"), (32, "32 bit")])
-            choices[f"{block}__{operation}__bits"] = bits
-            texts[block].append(name)
-    return choices, texts
+        operation = chance.choice(["conv_3x3", "decenc_5x5_8_g3", "skip_connect", "x / a", ""])
+        several = [Candidate.at(bits) for bits in chance.choice([(4,), (8,), ("w4a8",), (32,), (8, 4, 4), (2, 4, 8)])]
+        if operation == "skip_connect":
+            several = []
+        chosen[block] = Candidate.of(operation, several)
+        name = {
+            ("4",): "4 bit",
+            ("8",): "8 bit",
+            ("w4a8",): "W4 A8",
+            ("32",): "32 bit",
+            ("8", "4", "4"): "4 bit, 8 bit",
+            ("2", "4", "8"): "2 bit to 8 bit",
+            (): "",
+        }[tuple(map(str, chosen[block].precisions))]
+        texts[block] = [text for text in (block, operation, name) if text]
+    return chosen, texts
 
 
 def patches(figure, kind):
@@ -139,13 +151,18 @@ def test_repeats_cost_and_ends_are_written():
 
 @pytest.mark.parametrize("missing", ["body_1", "body_1__conv_3x3__bits"])
 def test_a_missing_choice_is_named(missing):
-    choices = {}
+    tree, choices = ChoiceTree.of(SRBasicSpace(scale=2, width=6, adq=False)), {}
     for block in blocks_of(BASIC):
         choices |= {block: "conv_3x3", f"{block}__conv_3x3__bits": 8}
-    architecture_figure(BASIC, choices)
+    architecture_figure(BASIC, chosen_candidates(tree, choices))
     del choices[missing]
     with pytest.raises(InputError, match=missing):
-        architecture_figure(BASIC, choices)
+        chosen_candidates(tree, choices)
+
+
+def test_a_block_that_the_space_does_not_have_is_named():
+    with pytest.raises(InputError, match="unknown block in the diagram 'head_1'; did you mean 'head_0'"):
+        architecture_figure(BASIC, {"head_0": Candidate.of("conv_3x3", [Candidate.at(8)])})
 
 
 def test_a_branch_without_blocks_is_refused():

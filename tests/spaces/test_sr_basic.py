@@ -14,6 +14,7 @@ from quantnas_ext.distribution.architecture_distribution import ArchitectureDist
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import QuantConv2d
+from quantnas_ext.reporting.candidates import chosen_candidates
 from quantnas_ext.reporting.drawing import architecture_figure
 from quantnas_ext.spaces import SRBasicSpace, build_space
 
@@ -153,7 +154,7 @@ def test_skip_connect_is_searched_frozen_and_costed_like_any_candidate_but_has_n
     architecture.build().load_state_dict(network.state_dict(), strict=True)
     assert ExpectedCost(cost, space, distribution).of(sample) == cost.of_network(network)
     assert architecture.with_precision(32).choices["body_skip"] == "skip_connect"
-    drawn = architecture_figure(space.diagram(), sample).axes[0].texts
+    drawn = architecture_figure(space.diagram(), chosen_candidates(ChoiceTree.of(space), sample)).axes[0].texts
     assert "skip_connect" in {text.get_text() for text in drawn}
 
 
@@ -196,7 +197,7 @@ def test_there_is_no_interpolated_image_path() -> None:
         ({"width": 10**5000}, "too long to show .* at most 4096"),
         ({"cells": 257}, "cells 257 .* at most 256"),
         ({"adq": "false"}, "adq 'false' .* true or false"),
-        ({"share_cells": 1}, "share_cells 1 .* true or false"),
+        ({"share_cells": 1}, "share_cells 1 .* True or False"),
         ({"head": "conv_3x3"}, r"head 'conv_3x3' .* write \[conv_3x3\]"),
         ({"tail": [3]}, "tail .3. .* list of operations"),
         ({"body": {"conv_3x3": 1}}, "body .* list of operations"),

@@ -6,7 +6,6 @@ Tensors alone do not tell: steps of 4 and of 8 bits have one shape, and so have 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +14,8 @@ from typing import Any
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError, shown
-from quantnas_ext.nn.operations import is_precision_label
 from quantnas_ext.quantization import FULL_PRECISION_BITS, HWGQActivationQuantizer, quantized_layers
-from quantnas_ext.spaces import SPACES, build_space
+from quantnas_ext.spaces.registry import build_space, candidate_arguments, default_arguments, pinned_precisions
 
 __all__ = ["WeightIdentity", "layer_names"]
 
@@ -52,17 +50,17 @@ class WeightIdentity:
             InputError: The architecture's choices do not make a network.
         """
         network = architecture.build()
-        space = SPACES[architecture.space]
-        precisions = ("bits", "activation_quantizer", *getattr(space, "PINNED_PRECISIONS", ()))
-        immaterial = {*precisions, *getattr(space, "CANDIDATE_ARGUMENTS", ())}
-        arguments = {**_defaults(architecture.space), **architecture.arguments}
-        tree = ChoiceTree.of(build_space(architecture.space, architecture.arguments))
+        name = architecture.space
+        immaterial = {"bits", "activation_quantizer", *pinned_precisions(name), *candidate_arguments(name)}
+        arguments = {**default_arguments(name), **architecture.arguments}
+        tree = ChoiceTree.of(build_space(name, architecture.arguments))
         choices = tree.complete(architecture.choices)
+        searched = {choice.label for choice in tree if choice.kind == "precision"}
         return cls(
-            architecture.space,
-            _plain({name: value for name, value in sorted(arguments.items()) if name not in immaterial}),
-            _plain({label: value for label, value in sorted(choices.items()) if not is_precision_label(label)}),
-            {name: _precision(layer) for name, layer in layer_names(network).items()},
+            name,
+            _plain({argument: value for argument, value in sorted(arguments.items()) if argument not in immaterial}),
+            _plain({label: value for label, value in sorted(choices.items()) if label not in searched}),
+            {layer: _precision(module) for layer, module in layer_names(network).items()},
             state,
         )
 
@@ -95,7 +93,8 @@ class WeightIdentity:
         if self.space != other.space:
             return f"space {self.space} in the file and {other.space} in the architecture"
         # An argument that the file does not have came later; its default is what was there before.
-        arguments = {name: _plain(value) for name, value in _defaults(other.space).items() if name in other.arguments}
+        defaults = default_arguments(other.space).items()
+        arguments = {name: _plain(value) for name, value in defaults if name in other.arguments}
         for kind, mine, others in (
             ("arguments", arguments | self.arguments, other.arguments),
             ("operations", self.operations, other.operations),
@@ -159,12 +158,6 @@ def layer_names(network: Any) -> dict[str, Any]:
     """The quantized layers of a network by their names in its state dict."""
     quantized = set(quantized_layers(network))
     return {name: module for name, module in network.named_modules() if module in quantized}
-
-
-def _defaults(space: str) -> dict[str, Any]:
-    """The arguments of a space that have a default, with it."""
-    parameters = inspect.signature(SPACES[space]._init_wrapped).parameters.items()
-    return {name: parameter.default for name, parameter in parameters if parameter.default is not parameter.empty}
 
 
 def _precision(layer: Any) -> str:
