@@ -8,69 +8,72 @@ from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import ParametrizedModule
 from torch import nn
 
-from quantnas_ext.quantization import Precision, QuantConv2d, QuantLinear, make_activation_quantizer
+from quantnas_ext.quantization import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, Precision, QuantConv2d, QuantLinear
 
 
-class MutableQuantConv2d(ParametrizedModule, QuantConv2d, wraps=QuantConv2d):  # type: ignore[misc, call-arg]
+class _SearchedPrecision:
+    """What the layers below share. NNI builds frozen layers from ``trace_kwargs``, so these hold what is changed."""
+
+    def freeze(self, sample: dict[str, Any]) -> nn.Module:
+        """The concrete layer: of this one's device, dtype and mode, and unless a choice changed it of its state."""
+        layer: Any = self
+        concrete: nn.Module = super().freeze(sample)  # type: ignore[misc]
+        concrete.to(layer.weight).train(layer.training)
+        if not any(isinstance(value, Mutable) for value in layer.trace_kwargs.values()):
+            concrete.load_state_dict(layer.state_dict())
+        return concrete
+
+    def use_weight_quantizer(self, kind: str) -> None:
+        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
+
+        Raises:
+            InputError: as ``make_weight_quantizer`` for any of them; the layer is then as it was.
+        """
+        layer: Any = self
+        for precision in self._offered():
+            WEIGHT_QUANTIZERS.find(kind).check(precision.weight_bits, signed=True)
+        super().use_weight_quantizer(kind)  # type: ignore[misc]
+        layer.trace_kwargs["weight_quantizer"] = kind
+
+    def use_activation_quantizer(self, kind: str) -> None:
+        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
+
+        Raises:
+            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
+        """
+        layer: Any = self
+        for precision in self._offered():
+            ACTIVATION_QUANTIZERS.find(kind).check(precision.activation_bits, signed=layer.signed)
+        super().use_activation_quantizer(kind)  # type: ignore[misc]
+        layer.trace_kwargs["activation_quantizer"] = kind
+
+    def _offered(self) -> list[Precision]:
+        layer: Any = self
+        bits = layer.trace_kwargs.get("bits")
+        return [Precision.parse(value) for value in bits.values] if isinstance(bits, Categorical) else []
+
+
+class MutableQuantConv2d(  # type: ignore[misc]
+    _SearchedPrecision,
+    ParametrizedModule,
+    QuantConv2d,
+    wraps=QuantConv2d,  # type: ignore[call-arg]
+):
     """``QuantConv2d`` that takes ``bits=nni.choice(label, [4, 8])``.
 
     Frozen with a sample, or built inside ``model_context``, it becomes a ``QuantConv2d`` of the chosen precision. One
     that has nothing to choose keeps its weights and steps when it is frozen.
     """
 
-    def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The concrete layer."""
-        return _with_state(self, super().freeze(sample))
 
-    def use_activation_quantizer(self, kind: str) -> None:
-        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
-
-        Raises:
-            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
-        """
-        _check_activation_quantizer(self, kind)
-        super().use_activation_quantizer(kind)
-        _record_activation_quantizer(self, kind)
-
-
-class MutableQuantLinear(ParametrizedModule, QuantLinear, wraps=QuantLinear):  # type: ignore[misc, call-arg]
+class MutableQuantLinear(  # type: ignore[misc]
+    _SearchedPrecision,
+    ParametrizedModule,
+    QuantLinear,
+    wraps=QuantLinear,  # type: ignore[call-arg]
+):
     """``QuantLinear`` that takes ``bits=nni.choice(label, [4, 8])``.
 
     Frozen with a sample, or built inside ``model_context``, it becomes a ``QuantLinear`` of the chosen precision. One
     that has nothing to choose keeps its weights and steps when it is frozen.
     """
-
-    def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The concrete layer."""
-        return _with_state(self, super().freeze(sample))
-
-    def use_activation_quantizer(self, kind: str) -> None:
-        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
-
-        Raises:
-            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
-        """
-        _check_activation_quantizer(self, kind)
-        super().use_activation_quantizer(kind)
-        _record_activation_quantizer(self, kind)
-
-
-def _check_activation_quantizer(layer: Any, kind: str) -> None:
-    """Refuse a kind of quantizer that a precision among the layer's choices cannot have."""
-    bits = layer.trace_kwargs.get("bits")
-    if isinstance(bits, Categorical):
-        for value in bits.values:
-            make_activation_quantizer(kind, Precision.parse(value).activation_bits, signed=layer.signed)
-
-
-def _record_activation_quantizer(layer: Any, kind: str) -> None:
-    """Note the kind among the arguments that NNI builds frozen layers from."""
-    layer.trace_kwargs["activation_quantizer"] = kind
-
-
-def _with_state(layer: Any, concrete: nn.Module) -> nn.Module:
-    """``concrete`` as the layer it comes from: its device, dtype and mode, and unless a choice changed it its state."""
-    concrete.to(layer.weight).train(layer.training)
-    if not any(isinstance(value, Mutable) for value in layer.trace_kwargs.values()):
-        concrete.load_state_dict(layer.state_dict())
-    return concrete

@@ -16,10 +16,11 @@ from quantnas_ext.architecture import Architecture
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError, shown
 from quantnas_ext.nn.operations import is_precision_label
-from quantnas_ext.quantization import FULL_PRECISION_BITS, HWGQActivationQuantizer, quantized_layers
+from quantnas_ext.quantization import FULL_PRECISION_BITS, quantized_layers
+from quantnas_ext.quantization.protocol import DEFAULT
 from quantnas_ext.spaces import SPACES, build_space
 
-__all__ = ["WeightIdentity", "layer_names"]
+__all__ = ["WeightIdentity", "kinds_in", "layer_names", "with_kinds"]
 
 VERSION = 1
 _IN_FULL_PRECISION = str(FULL_PRECISION_BITS)
@@ -53,7 +54,7 @@ class WeightIdentity:
         """
         network = architecture.build()
         space = SPACES[architecture.space]
-        precisions = ("bits", "activation_quantizer", *getattr(space, "PINNED_PRECISIONS", ()))
+        precisions = ("bits", "activation_quantizer", "weight_quantizer", *getattr(space, "PINNED_PRECISIONS", ()))
         immaterial = {*precisions, *getattr(space, "CANDIDATE_ARGUMENTS", ())}
         arguments = {**_defaults(architecture.space), **architecture.arguments}
         tree = ChoiceTree.of(build_space(architecture.space, architecture.arguments))
@@ -168,9 +169,27 @@ def _defaults(space: str) -> dict[str, Any]:
 
 
 def _precision(layer: Any) -> str:
-    """A layer's precision in a few letters; HWGQ's fixed steps are named, since the activations' grid is another."""
-    fixed = isinstance(layer.activation_quantizer, HWGQActivationQuantizer)
-    return f"{layer.precision}{' hwgq' if fixed else ''}"
+    """A layer's precision in a few letters, with the names of its quantizers, whose grids are others than LSQ's."""
+    weight_bits, activation_bits = layer.precision.weight_bits, layer.precision.activation_bits
+    return with_kinds(
+        str(layer.precision),
+        DEFAULT if weight_bits == FULL_PRECISION_BITS else layer.weight_kind,
+        DEFAULT if activation_bits == FULL_PRECISION_BITS else layer.activation_kind,
+    )
+
+
+def with_kinds(bits: str, weights: str, activations: str) -> str:
+    """`"8"` for LSQ alone, `"8 hwgq"` with other activations, `"8 other/lsq"` with other weights."""
+    if weights != DEFAULT:
+        return f"{bits} {weights}/{activations}"
+    return bits if activations == DEFAULT else f"{bits} {activations}"
+
+
+def kinds_in(precision: str) -> tuple[str, str, str]:
+    """Bits, weight quantizer and activation quantizer of what `with_kinds` made."""
+    bits, _, kinds = precision.partition(" ")
+    weights, _, activations = kinds.rpartition("/")
+    return bits, weights or DEFAULT, activations or DEFAULT
 
 
 def _in_words(precision: str) -> str:
