@@ -310,7 +310,8 @@ class LSQActivationQuantizer(ActivationQuantizer):
 
 def without_observation(state: Mapping[str, _Value]) -> dict[str, _Value]:
     """A state dict without what activation quantizers remember of batches: weights and steps, to keep or to pass on."""
-    quantizers = {key.removesuffix("started") for key in state if key.rpartition(".")[2] == "started"}
+    prefixes = {key.removesuffix("started") for key in state if key.rpartition(".")[2] == "started"}
+    quantizers = {prefix for prefix in prefixes if all(prefix + name in state for name in _OBSERVATION)}
     return {
         key: value
         for key, value in state.items()

@@ -142,7 +142,7 @@ class SearchConfig:
     evaluation: Literal["exact", "fast", "separate"] = "exact"
     relaxation: Literal[
         "softmax", "gumbel", "gumbel_hard", "gumbel_hard_sampled", "dropout", "one_path", "two_paths"
-    ] = "softmax"
+    ] = field(default="softmax", metadata={"registry": "quantnas_ext.distribution.relaxation.RELAXATIONS"})
     temperature: list[float] = field(default_factory=lambda: [10.0, 0.1])
     regularizer: Literal["entropy", "l1", "exp", "none"] = "entropy"
     entropy: float = number(1e-3, least=0)

@@ -17,7 +17,7 @@ from quantnas_ext.costs.goals import Budget, Penalty
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, DrawnSoftmax
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.regularizers import REGULARIZERS, Regularizer
-from quantnas_ext.distribution.relaxation import Relaxation, RelaxationName
+from quantnas_ext.distribution.relaxation import Relaxation
 from quantnas_ext.errors import InputError, shown
 from quantnas_ext.quantization.noise.additive import NoiseDistribution, NoiseMixture
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
@@ -26,7 +26,12 @@ from quantnas_ext.search.loop.settings import DERIVE_FROM, DeriveFrom
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.supernet.context import SupernetContext
 from quantnas_ext.supernet.layer_choice import MixedLayerChoice
-from quantnas_ext.supernet.merged_blocks import MixedChoiceBlock, MixedSharedInput, share_activation_quantizers
+from quantnas_ext.supernet.merged_blocks import (
+    MixedChoiceBlock,
+    MixedSharedInput,
+    log_unmerged,
+    share_activation_quantizers,
+)
 from quantnas_ext.supernet.mixed_arguments import MixedArguments
 from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d, MixedQuantLinear
 from quantnas_ext.supernet.quantization_mode import Evaluation, Mode, SearchQuantization
@@ -48,7 +53,7 @@ class QuantNAS(DARTS):
         entropy: largest weight of the regularizer (mu_max), reached in the last epoch; see ``entropy_weight``.
         regularizer: ``"entropy"`` (joint), ``"l1"``, ``"exp"`` or ``"none"``, see ``regularization``.
         relaxation: ``"softmax"``, ``"gumbel"``, ``"gumbel_hard"``, ``"gumbel_hard_sampled"``, ``"dropout"``,
-            ``"one_path"`` or ``"two_paths"``, see ``Relaxation``.
+            ``"one_path"``, ``"two_paths"`` or one that you have registered (``register_relaxation``).
         temperature: of Gumbel draws, at the first and last step after the warm-up.
         quantization: how it shows in the search: ``"noise"``, ``"direct"``, ``"direct_separate"`` or ``"none"``.
         noise: ``"uniform"`` or ``"gaussian"``.
@@ -75,7 +80,7 @@ class QuantNAS(DARTS):
         costs: Sequence[Penalty | Budget] = (),
         entropy: float = 0.0,
         regularizer: Regularizer = "entropy",
-        relaxation: RelaxationName = "softmax",
+        relaxation: str = "softmax",
         temperature: tuple[float, float] = (10.0, 0.1),
         quantization: Mode = "noise",
         noise: NoiseDistribution = "uniform",
@@ -163,6 +168,7 @@ class QuantNAS(DARTS):
             # DARTS.mutate_model would create logits of its own.
             OneShotStrategy.mutate_model(self, model)
             share_activation_quantizers(model)
+            log_unmerged(model)
         except BaseException:
             for module, own in children.items():
                 module._modules.clear()

@@ -145,13 +145,15 @@ def _check_network(
         strange = min(mine ^ theirs)
         has = "lack" if strange in mine else "have"
         raise InputError(f"{other}: they {has} '{strange}'; name the weights of this architecture")
-    for key in expected:  # a quantizer is there with all of its entries or not at all
+    others = file.identity is not None and file.identity.precision_difference(own) is not None
+    kept = [key for key in expected if not (others and _of_quantizer(key, layers))]  # other quantizers start anew
+    for key in kept:  # a quantizer is there with all of its entries or not at all
         siblings = key.rpartition(".")[0] + "."
         if key not in file.weights and any(entry.startswith(siblings) for entry in file.weights):
             raise InputError(f"{other}: they lack '{key}'; name the weights of this architecture")
-    for key, value in file.weights.items():
-        right = expected.get(key)
-        if right is None or value.numel() == right.numel() == 1:
+    for key in kept:
+        value, right = file.weights.get(key), expected[key]
+        if value is None or value.numel() == right.numel() == 1:
             continue
         if value.shape != right.shape:
             raise InputError(
