@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,22 +33,39 @@ class Relaxed(NamedTuple):
     sampled: list[tuple[int, ...]] | None
 
 
-class Drawing(Protocol):
-    """Draws probabilities from logits."""
+class Logits(NamedTuple):
+    """What a relaxation draws from.
 
-    def __call__(
-        self, logits: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None
-    ) -> Relaxed:
-        """Draw.
+    Attributes:
+        logits: ``[choices, most values]``, minus infinity where a row is shorter.
+        present: which entries there are.
+        temperature: of Gumbel draws.
+        generator: source of the noise, on the CPU, so that it is the same on all processes and devices; torch's global
+            one where it is None.
+    """
 
-        Args:
-            logits: ``[choices, most values]``, minus infinity where a row is shorter.
-            present: which entries there are.
-            temperature: of Gumbel draws.
-            generator: source of the noise, on the CPU, for it to be the same on all processes and devices; torch's
-                global one where it is None.
-        """
-        ...
+    logits: Tensor
+    present: Tensor
+    temperature: float
+    generator: torch.Generator | None
+
+    def softmax(self) -> tuple[Tensor, Tensor]:
+        """Logarithms and probabilities of the distribution itself."""
+        return masked_softmax(self.logits, self.present)
+
+    def perturbed(self) -> Tensor:
+        """Logits plus standard Gumbel noise."""
+        # An exponential variate is never 0 in double precision but may round to it in single.
+        exponential = torch.empty(self.logits.shape, dtype=torch.float64).exponential_(generator=self.generator)
+        return self.logits - exponential.log().to(self.logits)
+
+    def paths(self, count: int) -> Tensor:
+        """So many entries of every row, without replacement: the largest of logits with Gumbel noise are that."""
+        most = self.perturbed().topk(min(count, self.logits.shape[1]), dim=1).indices
+        return torch.zeros_like(self.present).scatter(1, most, True) & self.present
+
+
+Drawing = Callable[[Logits], Relaxed]
 
 
 class _Kind(NamedTuple):
@@ -122,105 +139,90 @@ class Relaxation:
         return start + (end - start) * min(1.0, max(0.0, progress))
 
     def relax(self, logits: Tensor, present: Tensor, progress: float, generator: torch.Generator | None) -> Relaxed:
-        """Draw, as ``Drawing``, after a share ``progress`` of the search, which sets the temperature."""
-        return RELAXATIONS[self.name].draw(logits, present, self.temperature_at(progress), generator)
+        """Draw, as ``Logits`` describes, after a share ``progress`` of the search, which sets the temperature."""
+        return RELAXATIONS[self.name].draw(Logits(logits, present, self.temperature_at(progress), generator))
 
 
 @register_relaxation("softmax", random=False)
-def _softmax(logits: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None) -> Relaxed:
+def _softmax(given: Logits) -> Relaxed:
     """The distribution itself."""
-    logs, soft = masked_softmax(logits, present)
+    logs, soft = given.softmax()
     return Relaxed(soft, soft, logs, None)
 
 
 @register_relaxation("gumbel")
-def _gumbel(logits: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None) -> Relaxed:
+def _gumbel(given: Logits) -> Relaxed:
     """``softmax((logits + g) / temperature)``, g standard Gumbel noise. The arg max has the distribution itself.
 
     Source: Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017.
     """
-    logs, soft = masked_softmax(_perturbed(logits, generator) / temperature, present)
+    logs, soft = masked_softmax(given.perturbed() / given.temperature, given.present)
     return Relaxed(soft, soft, logs, None)
 
 
 @register_relaxation("gumbel_hard")
-def _gumbel_hard(logits: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None) -> Relaxed:
+def _gumbel_hard(given: Logits) -> Relaxed:
     """The arg max of such a draw, as zeros and one 1.
 
     Straight through: the gradient is that of the soft draw, as if the output were it. All candidates are evaluated,
     those with zero included, because the gradient of a candidate's probability needs its output.
     """
-    _, soft, logs, _ = _gumbel(logits, present, temperature, generator)
+    _, soft, logs, _ = _gumbel(given)
     # In this order the value is exactly 0 or 1: a difference of equal numbers is exactly 0.
     return Relaxed(_largest(soft).to(soft) + (soft - soft.detach()), soft, logs, None)
 
 
 @register_relaxation("gumbel_hard_sampled", samples=True)
-def _gumbel_hard_sampled(
-    logits: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None
-) -> Relaxed:
+def _gumbel_hard_sampled(given: Logits) -> Relaxed:
     """The same, but only the chosen candidates are evaluated.
 
     The others' probabilities get no gradient from the task. It is cheap, and biased.
     """
-    hard, soft, logs, _ = _gumbel_hard(logits, present, temperature, generator)
+    hard, soft, logs, _ = _gumbel_hard(given)
     chosen = _largest(soft)
     return Relaxed(hard * chosen, soft, logs, places(chosen))
 
 
 @register_relaxation("dropout", samples=True)
-def _dropout(logits: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None) -> Relaxed:
+def _dropout(given: Logits) -> Relaxed:
     """Each of the K candidates of a choice is kept with probability ``2 / K``, one at random where none would be.
 
     Their probabilities are renormalised. The others are not evaluated and get no gradient.
     """
-    there = present.cpu()
-    uniform = torch.rand(there.shape, generator=generator).masked_fill(~there, 2.0)
+    there = given.present.cpu()
+    uniform = torch.rand(there.shape, generator=given.generator).masked_fill(~there, 2.0)
     lowest = uniform == uniform.amin(dim=1, keepdim=True)
     kept = there & ((uniform * there.sum(dim=1, keepdim=True) < 2.0) | lowest)
-    logs, soft = masked_softmax(logits, present & kept.to(present.device))
+    logs, soft = masked_softmax(given.logits, given.present & kept.to(given.present.device))
     return Relaxed(soft, soft, logs, places(kept))
 
 
 @register_relaxation("one_path", samples=True)
-def _one_path(logits: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None) -> Relaxed:
+def _one_path(given: Logits) -> Relaxed:
     """One candidate of every choice, drawn from the distribution, with probability 1.
 
     Its gradient is that of ``p / p``, the denominator detached: that of its logarithm. On average over draws that is
     the gradient of the mixture of all candidates, for a loss linear in a block's output.
     """
-    logs, soft = masked_softmax(logits, present)
-    chosen = _drawn(1, logits, present, generator)
+    logs, soft = given.softmax()
+    chosen = given.paths(1)
     return Relaxed(torch.where(chosen, (logs - logs.detach()).exp(), 0.0), soft, logs, places(chosen))
 
 
 @register_relaxation("two_paths", samples=True)
-def _two_paths(logits: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None) -> Relaxed:
+def _two_paths(given: Logits) -> Relaxed:
     """Two candidates of every choice, drawn without replacement, with their probabilities renormalised.
 
     Source: ProxylessNAS, Cai et al., ICLR 2019, section 3.2.1.
     """
-    logs, soft = masked_softmax(logits, present)
-    chosen = _drawn(2, logits, present, generator)
-    return Relaxed(masked_softmax(logits, chosen)[1], soft, logs, places(chosen))
-
-
-def _perturbed(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Logits plus standard Gumbel noise."""
-    # An exponential variate is never 0 in double precision but may round to it in single.
-    exponential = torch.empty(logits.shape, dtype=torch.float64).exponential_(generator=generator)
-    return logits - exponential.log().to(logits)
+    logs, soft = given.softmax()
+    chosen = given.paths(2)
+    return Relaxed(masked_softmax(given.logits, chosen)[1], soft, logs, places(chosen))
 
 
 def _largest(soft: Tensor) -> Tensor:
     """Where the largest entry of every row is."""
     return torch.zeros_like(soft, dtype=torch.bool).scatter(1, soft.argmax(dim=1, keepdim=True), True)
-
-
-def _drawn(count: int, logits: Tensor, present: Tensor, generator: torch.Generator | None) -> Tensor:
-    """So many entries of every row, drawn without replacement: the largest of logits with Gumbel noise are that."""
-    most = _perturbed(logits, generator).topk(min(count, logits.shape[1]), dim=1).indices
-    return torch.zeros_like(present).scatter(1, most, True) & present
 
 
 def masked_softmax(logits: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

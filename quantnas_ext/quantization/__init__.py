@@ -24,8 +24,7 @@ from quantnas_ext.quantization.protocol import (
     activation_quantizers,
     make_activation_quantizer,
     make_weight_quantizer,
-    register_activation_quantizer,
-    register_weight_quantizer,
+    register_quantizer,
 )
 from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer, without_observation
 from quantnas_ext.quantization.step_learning import give_steps_a_group, step_parameters
@@ -55,8 +54,7 @@ __all__ = [
     "mixture_noise_scale",
     "precision_choices",
     "quantized_layers",
-    "register_activation_quantizer",
-    "register_weight_quantizer",
+    "register_quantizer",
     "reset_steps",
     "set_activation_quantizer",
     "set_quantization",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quantnas_ext.quantization.lsq import lsq_quantize
-from quantnas_ext.quantization.protocol import ActivationQuantizer, register_activation_quantizer
+from quantnas_ext.quantization.protocol import ActivationQuantizer, register_quantizer
 
 HWGQ_STEPS = {2: 0.6356, 3: 0.3721, 4: 0.2131, 8: 0.0203}
 """Step by number of bits, for the positive half of a Gaussian of variance 1.
@@ -18,7 +18,7 @@ The step of least squared error is 2 % larger at 2 bits; at 3, 4 and 8 bits it i
 """
 
 
-@register_activation_quantizer("hwgq")
+@register_quantizer("hwgq")
 class HWGQActivationQuantizer(ActivationQuantizer):
     """``round(clamp(x / s, 0, 2^b - 1)) * s`` with the fixed step s of its bits, for inputs that are never negative.
 

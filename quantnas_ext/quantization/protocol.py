@@ -8,7 +8,7 @@ what parameters it has; what is otherwise is overridden.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -206,34 +206,24 @@ ACTIVATION_QUANTIZERS: Registry[type[ActivationQuantizer]] = Registry("activatio
 _Class = TypeVar("_Class", bound=type[Quantizer])
 
 
-def register_weight_quantizer(name: str) -> Callable[[_Class], _Class]:
-    """Decorator that makes a subclass of ``WeightQuantizer`` known under ``name``.
+def register_quantizer(name: str) -> Callable[[_Class], _Class]:
+    """Decorator that makes a subclass of ``WeightQuantizer`` or ``ActivationQuantizer`` known under ``name``.
 
     Raises:
         InputError: when the name is taken or cannot be one, or for what is no such class.
     """
-    return _registration(WEIGHT_QUANTIZERS, WeightQuantizer, name)
-
-
-def register_activation_quantizer(name: str) -> Callable[[_Class], _Class]:
-    """Decorator that makes a subclass of ``ActivationQuantizer`` known under ``name``.
-
-    Raises:
-        InputError: when the name is taken or cannot be one, or for what is no such class.
-    """
-    return _registration(ACTIVATION_QUANTIZERS, ActivationQuantizer, name)
-
-
-def _registration(registry: Registry[Any], base: type[Quantizer], name: str) -> Callable[[_Class], _Class]:
-    add = registry.register(name)
 
     def register(quantizer: _Class) -> _Class:
-        if not (isinstance(quantizer, type) and issubclass(quantizer, base)):
-            raise InputError(
-                f"{registry.kind} {name!r} is {shown(quantizer)}; make it a class derived from {base.__name__}"
-            )
-        quantizer.kind = name
-        return cast(_Class, add(quantizer))
+        registries: dict[type[Quantizer], Registry[Any]]
+        registries = {WeightQuantizer: WEIGHT_QUANTIZERS, ActivationQuantizer: ACTIVATION_QUANTIZERS}
+        for base, registry in registries.items():
+            if isinstance(quantizer, type) and issubclass(quantizer, base):
+                registry.register(name)(quantizer)
+                quantizer.kind = name
+                return quantizer
+        raise InputError(
+            f"quantizer {name!r} is {shown(quantizer)}; derive it from WeightQuantizer or ActivationQuantizer"
+        )
 
     return register
 
@@ -272,14 +262,12 @@ def make_activation_quantizer(kind: str, bits: int, *, signed: bool) -> nn.Modul
 
 def numbers_stored(weight_kind: str, activation_kind: str, precision: Precision, channels: int) -> int:
     """How many numbers of 32 bits the quantizers of a layer of ``channels`` output channels store at a precision."""
-    kinds = (
-        (WEIGHT_QUANTIZERS[weight_kind], precision.weight_bits),
-        (
-            ACTIVATION_QUANTIZERS[activation_kind],
-            precision.activation_bits,
-        ),
-    )
-    return sum(kind.stored_numbers(bits, channels) for kind, bits in kinds if bits != FULL_PRECISION_BITS)
+    numbers = 0
+    if precision.weight_bits != FULL_PRECISION_BITS:
+        numbers += WEIGHT_QUANTIZERS[weight_kind].stored_numbers(precision.weight_bits, channels)
+    if precision.activation_bits != FULL_PRECISION_BITS:
+        numbers += ACTIVATION_QUANTIZERS[activation_kind].stored_numbers(precision.activation_bits, channels)
+    return numbers
 
 
 def activation_quantizers(model: nn.Module) -> Iterator[ActivationQuantizer]:

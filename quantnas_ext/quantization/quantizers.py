@@ -25,8 +25,7 @@ from quantnas_ext.quantization.precision import FULL_PRECISION_BITS
 from quantnas_ext.quantization.protocol import (
     ActivationQuantizer,
     WeightQuantizer,
-    register_activation_quantizer,
-    register_weight_quantizer,
+    register_quantizer,
 )
 
 OBSERVED_BATCHES = 64
@@ -59,7 +58,7 @@ def _positive(log_step: Tensor) -> Tensor:
     return log_step.to(dtype, copy=True).clamp_min(_SMALLEST_LOG_STEP).exp()
 
 
-@register_weight_quantizer("lsq")
+@register_quantizer("lsq")
 class LSQWeightQuantizer(WeightQuantizer):
     """Signed LSQ with one learned step for each output channel.
 
@@ -134,7 +133,7 @@ class LSQWeightQuantizer(WeightQuantizer):
         return f"bits={self.bits}, per output channel"
 
 
-@register_activation_quantizer("lsq")
+@register_quantizer("lsq")
 class LSQActivationQuantizer(ActivationQuantizer):
     """LSQ with one learned step for the tensor, started from the first batches that it sees in training mode.
 

@@ -12,10 +12,10 @@ from quantnas_ext.distribution.architecture_distribution import ArchitectureDist
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.relaxation import (
     RELAXATIONS,
+    Logits,
     Relaxation,
     Relaxed,
     draw_generator,
-    masked_softmax,
     places,
     register_relaxation,
 )
@@ -198,13 +198,11 @@ def test_a_relaxation_of_one_s_own_is_one_function(tmp_path: Path) -> None:
     seen = []
 
     @register_relaxation("best_only", random=False, samples=True)
-    def best_only(
-        logits: torch.Tensor, present: torch.Tensor, temperature: float, generator: torch.Generator | None
-    ) -> Relaxed:
+    def best_only(given: Logits) -> Relaxed:
         """The most probable candidate of each choice, with the gradient of its logarithm."""
-        seen.append(temperature)
-        logs, soft = masked_softmax(logits, present)
-        best = torch.zeros_like(present).scatter(1, soft.argmax(dim=1, keepdim=True), True)
+        seen.append(given.temperature)
+        logs, soft = given.softmax()
+        best = torch.zeros_like(given.present).scatter(1, soft.argmax(dim=1, keepdim=True), True)
         return Relaxed(torch.where(best, (logs - logs.detach()).exp(), 0.0), soft, logs, places(best))
 
     try:

@@ -24,8 +24,7 @@ from quantnas_ext.quantization import (
     activation_quantizers,
     agree_on_steps,
     quantized_layers,
-    register_activation_quantizer,
-    register_weight_quantizer,
+    register_quantizer,
     step_parameters,
 )
 from quantnas_ext.runs.config import load_config
@@ -48,7 +47,7 @@ from quantnas_ext.sr.weights.weight_identity import WeightIdentity
 from quantnas_ext.sr.weights.weight_loading import load_weights, save_weights
 
 
-@register_activation_quantizer("pact")
+@register_quantizer("pact")
 class PACT(ActivationQuantizer):
     """Inputs behind a ReLU, clipped at a learned value (Choi et al., "PACT", 2018)."""
 
@@ -67,7 +66,7 @@ class PACT(ActivationQuantizer):
         return clipped + ((clipped / step).round() * step - clipped).detach()
 
 
-@register_activation_quantizer("running_range")
+@register_quantizer("running_range")
 class RunningRange(ActivationQuantizer):
     """A step for the largest value in the first batches, of all processes."""
 
@@ -112,7 +111,7 @@ class RunningRange(ActivationQuantizer):
         return clipped + ((clipped / step).round() * step - clipped).detach()
 
 
-@register_weight_quantizer("full_range")
+@register_quantizer("full_range")
 class FullRange(WeightQuantizer):
     """One step for the whole weight, for its largest value: nothing is learned or stored."""
 
@@ -248,11 +247,12 @@ def test_the_bias_lies_on_the_grid_of_its_steps_and_a_look_leaves_no_trace() -> 
 
 def test_names_and_classes_that_cannot_be_registered_are_refused() -> None:
     with pytest.raises(InputError, match="activation quantizer 'pact' exists already"):
-        register_activation_quantizer("pact")
+        register_quantizer("pact")(RunningRange)
+    assert RunningRange.kind == "running_range"
     with pytest.raises(InputError, match="'a.b' cannot name a weight quantizer; use letters"):
-        register_weight_quantizer("a.b")
-    with pytest.raises(InputError, match="make it a class derived from WeightQuantizer"):
-        register_weight_quantizer("other")(PACT)
+        register_quantizer("a.b")(FullRange)
+    with pytest.raises(InputError, match="derive it from WeightQuantizer or ActivationQuantizer"):
+        register_quantizer("other")(nn.Identity)  # type: ignore[type-var]
     with pytest.raises(InputError, match="unknown weight quantizer 'full_rang'; did you mean 'full_range'"):
         build_space("sr_basic", {**ARGUMENTS, "weight_quantizer": "full_rang"})
     with pytest.raises(InputError, match="activation quantizer pact is for inputs that are never negative"):
