@@ -8,12 +8,52 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 from quantnas_ext.errors import InputError, shown, unknown_name
 
-__all__ = ["flag", "name_among", "real_number", "shape", "whole_number"]
+__all__ = ["Registry", "flag", "name_among", "real_number", "shape", "whole_number"]
+
+Entry = TypeVar("Entry")
+
+
+class Registry(dict[str, Entry], Generic[Entry]):
+    """Things of one kind by the names that arguments and files give them.
+
+    Args:
+        kind: what is named, as it reads after "unknown".
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Decorator that adds something under ``name``.
+
+        Raises:
+            InputError: when the name is taken, or is more than letters, digits and single underscores (it becomes part
+                of NNI's labels and of module names).
+        """
+        if name in self:
+            raise InputError(f"{self.kind} {name!r} exists already; choose another name")
+        if not isinstance(name, str) or not name.replace("_", "a").isalnum() or "__" in name:
+            raise InputError(f"{shown(name)} cannot name a {self.kind}; use letters, digits and single underscores")
+
+        def register(entry: Entry) -> Entry:
+            self[name] = entry
+            return entry
+
+        return register
+
+    def find(self, name: object) -> Entry:
+        """What is known under a name.
+
+        Raises:
+            InputError: for an unknown name, with the nearest one.
+        """
+        return self[name_among(self.kind, name, self)]
 
 
 def whole_number(name: str, value: object, *, least: int, most: int | None = None) -> int:

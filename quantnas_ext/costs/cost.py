@@ -99,8 +99,8 @@ class BitOps(Cost):
 class ParameterBytes(Cost):
     """Bytes of the parameters: weights at their bits; all else at four bytes each.
 
-    That is biases, normalisation with its running mean and variance, and the learned steps of quantizers. Fixed steps
-    (HWGQ) are not stored.
+    That is biases, normalisation with its running mean and variance, and what quantizers store: learned steps, but no
+    fixed ones (HWGQ).
     """
 
     @property
@@ -110,10 +110,8 @@ class ParameterBytes(Cost):
 
     def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
         """Bytes of one layer."""
-        steps = layer.channels if precision.weight_bits != FULL_PRECISION_BITS else 0
-        if layer.weights and precision.activation_bits != FULL_PRECISION_BITS and layer.learned_activation_step:
-            steps += 1
-        return layer.weights * precision.weight_bits / 8 + 4.0 * (layer.other_parameters + steps)
+        numbers = layer.other_parameters + layer.quantizer_numbers.get(precision, 0)
+        return layer.weights * precision.weight_bits / 8 + 4.0 * numbers
 
 
 class ExpectedCost(nn.Module):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from quantnas_ext.nn.choice_block import SharedInput
 from quantnas_ext.nn.mutable_layers import searched_precision
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
+from quantnas_ext.quantization.protocol import DEFAULT, numbers_stored
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
@@ -40,26 +41,24 @@ class TracedLayer:
         path: module path in the space.
         macs: multiply-accumulate operations for one sample (0 for what is no convolution and no linear layer).
         weights: elements of its weight, which are stored at its precision.
-        channels: elements of the weight's first dimension, each of which has a step when quantized.
         other_parameters: elements of everything else that is stored (bias, batch norm with its running statistics), at
             32 bits.
         context: the choices ``(label, value)`` under which it is there.
         precision: the precision it always has, or None where it is searched.
         precision_label: label of its precision where that is searched.
         precisions: the values of that label.
-        learned_activation_step: whether an activation quantizer of it learns its step, which is then stored.
+        quantizer_numbers: how many numbers of 32 bits its quantizers store, by its precision.
     """
 
     path: str
     macs: int
     weights: int
-    channels: int
     other_parameters: int
     context: tuple[Context, ...]
     precision: Precision | None
     precision_label: str | None = None
     precisions: tuple[Any, ...] = ()
-    learned_activation_step: bool = True
+    quantizer_numbers: Mapping[Precision, int] = field(default_factory=dict)
 
 
 def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedLayer]:
@@ -203,7 +202,7 @@ class _Trace:
             own: list[Tensor] = [p for p in module.parameters(recurse=False) if id(p) not in seen]
             seen.update(map(id, own))
             own += [b for name, b in module.named_buffers(recurse=False) if name in RUNNING_STATISTICS]
-            layers.append(TracedLayer(path, 0, 0, 0, sum(tensor.numel() for tensor in own), context, None))
+            layers.append(TracedLayer(path, 0, 0, sum(tensor.numel() for tensor in own), context, None))
         return layers
 
     def _place(
@@ -250,6 +249,7 @@ def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int
     weight: Tensor = module.weight  # type: ignore[assignment]
     bias = module.bias
     precision, label, values = Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS), None, ()
+    kinds = getattr(module, "weight_kind", DEFAULT), getattr(module, "activation_kind", DEFAULT)
     searched = searched_precision(module)
     if searched is not None:
         label, values = searched.label, tuple(searched.values)
@@ -259,11 +259,12 @@ def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int
         path=path,
         macs=macs,
         weights=weight.numel(),
-        channels=weight.shape[0],
         other_parameters=0 if bias is None else math.prod(bias.shape),  # type: ignore[arg-type, union-attr]
         context=context,
         precision=None if label else precision,
         precision_label=label,
         precisions=values,
-        learned_activation_step=getattr(module, "activation_kind", "lsq") == "lsq",
+        quantizer_numbers={
+            p: numbers_stored(*kinds, p, weight.shape[0]) for p in map(Precision.parse, values or [precision])
+        },
     )

@@ -95,7 +95,7 @@ def calibrate(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
         InputError: when there are no batches, or one is empty.
     """
     recalibrate_batch_norm(network, batches)
-    waiting = [quantizer for quantizer in activation_quantizers(network) if not quantizer.started]
+    waiting = [quantizer for quantizer in activation_quantizers(network) if not quantizer.ready]
     # By hooks and not in training mode, so that frozen networks are calibrated as well.
     hooks = [q.register_forward_pre_hook(lambda quantizer, inputs: quantizer.observe(inputs[0])) for q in waiting]
     try:

@@ -1,7 +1,8 @@
 """From plain YAML values to typed dataclasses: types are read off the annotations, ranges off the fields.
 
 A schema is a dataclass whose fields are numbers, text, booleans, lists, mappings, choices (`Literal`), unions of these
-or further dataclasses. Every error names the key with its whole path, such as `search.epochs`.
+or further dataclasses. A choice whose field has the metadata `registry` may also be a name in that. Every error names
+the key with its whole path, such as `search.epochs`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import dataclasses
 import datetime
 import math
 import re
+import sys
 import types
 import typing
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -208,17 +211,26 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
     unknown = [key for key in values if key not in hints]
     if unknown:
         raise unknown_name("key", f"{prefix}{unknown[0]}", keys(schema, prefix))
-    ranges = {f.name: f.metadata.get("range") for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    metadata = {f.name: f.metadata for f in dataclasses.fields(schema)}  # type: ignore[arg-type]
     arguments = {}
     for name, value in values.items():
+        if isinstance(value, str) and value in _registered(metadata[name].get("registry", "")):
+            arguments[name] = value
+            continue
         arguments[name] = checked = _convert(value, hints[name], prefix + name)
-        limits = ranges[name]
+        limits = metadata[name].get("range")
         if limits is not None and checked is not None and checked not in limits:
             raise InputError(f"'{prefix}{name}' must be {limits}, not {shown(checked)}")
     try:
         return schema(**arguments)
     except InputError as error:  # of a schema that checks itself, naming the field
         raise InputError(f"{prefix}{error}") from error
+
+
+def _registered(registry: str) -> Container[str]:
+    """What a program has added to a registry (`package.module.NAME`), for which it has loaded the module."""
+    module, _, name = registry.rpartition(".")
+    return getattr(sys.modules.get(module), name, ()) if name else ()
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:

@@ -8,18 +8,32 @@ from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import ParametrizedModule
 from torch import nn
 
-from quantnas_ext.quantization import Precision, QuantConv2d, QuantLinear, make_activation_quantizer
+from quantnas_ext.quantization import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, Precision, QuantConv2d, QuantLinear
 
 
-class _Mutable:
-    """What both layers do about their choices."""
-
-    trace_kwargs: dict[str, Any]
-    signed: bool
+class _SearchedPrecision:
+    """What the layers below share. NNI builds frozen layers from ``trace_kwargs``, so these hold what is changed."""
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The concrete layer."""
-        return _with_state(self, super().freeze(sample))  # type: ignore[misc]
+        """The concrete layer: of this one's device, dtype and mode, and unless a choice changed it of its state."""
+        layer: Any = self
+        concrete: nn.Module = super().freeze(sample)  # type: ignore[misc]
+        concrete.to(layer.weight).train(layer.training)
+        if not any(isinstance(value, Mutable) for value in layer.trace_kwargs.values()):
+            concrete.load_state_dict(layer.state_dict())
+        return concrete
+
+    def use_weight_quantizer(self, kind: str) -> None:
+        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
+
+        Raises:
+            InputError: as ``make_weight_quantizer`` for any of them; the layer is then as it was.
+        """
+        layer: Any = self
+        for precision in self._offered():
+            WEIGHT_QUANTIZERS.find(kind).check(precision.weight_bits, signed=True)
+        super().use_weight_quantizer(kind)  # type: ignore[misc]
+        layer.trace_kwargs["weight_quantizer"] = kind
 
     def use_activation_quantizer(self, kind: str) -> None:
         """Use quantizers of a kind at every precision on offer; frozen layers will, too.
@@ -27,14 +41,24 @@ class _Mutable:
         Raises:
             InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
         """
-        bits = self.trace_kwargs.get("bits")
-        for value in bits.values if isinstance(bits, Categorical) else ():
-            make_activation_quantizer(kind, Precision.parse(value).activation_bits, signed=self.signed)
+        layer: Any = self
+        for precision in self._offered():
+            ACTIVATION_QUANTIZERS.find(kind).check(precision.activation_bits, signed=layer.signed)
         super().use_activation_quantizer(kind)  # type: ignore[misc]
-        self.trace_kwargs["activation_quantizer"] = kind  # which NNI builds frozen layers from
+        layer.trace_kwargs["activation_quantizer"] = kind
+
+    def _offered(self) -> list[Precision]:
+        layer: Any = self
+        bits = layer.trace_kwargs.get("bits")
+        return [Precision.parse(value) for value in bits.values] if isinstance(bits, Categorical) else []
 
 
-class MutableQuantConv2d(_Mutable, ParametrizedModule, QuantConv2d, wraps=QuantConv2d):  # type: ignore[misc, call-arg]
+class MutableQuantConv2d(  # type: ignore[misc]
+    _SearchedPrecision,
+    ParametrizedModule,
+    QuantConv2d,
+    wraps=QuantConv2d,  # type: ignore[call-arg]
+):
     """``QuantConv2d`` that takes ``bits=nni.choice(label, [4, 8])``.
 
     Frozen with a sample, or built inside ``model_context``, it becomes a ``QuantConv2d`` of the chosen precision. One
@@ -42,7 +66,12 @@ class MutableQuantConv2d(_Mutable, ParametrizedModule, QuantConv2d, wraps=QuantC
     """
 
 
-class MutableQuantLinear(_Mutable, ParametrizedModule, QuantLinear, wraps=QuantLinear):  # type: ignore[misc, call-arg]
+class MutableQuantLinear(  # type: ignore[misc]
+    _SearchedPrecision,
+    ParametrizedModule,
+    QuantLinear,
+    wraps=QuantLinear,  # type: ignore[call-arg]
+):
     """``QuantLinear`` that takes ``bits=nni.choice(label, [4, 8])``, likewise."""
 
 
@@ -56,11 +85,3 @@ def searched_precision(module: nn.Module) -> Any | None:
     else:
         bits = getattr(module, "bits_choice", None)
     return bits if isinstance(bits, Mutable) else None
-
-
-def _with_state(layer: Any, concrete: nn.Module) -> nn.Module:
-    """``concrete`` as the layer it comes from: its device, dtype and mode, and unless a choice changed it its state."""
-    concrete.to(layer.weight).train(layer.training)
-    if not any(isinstance(value, Mutable) for value in layer.trace_kwargs.values()):
-        concrete.load_state_dict(layer.state_dict())
-    return concrete

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import nni
 from torch import nn
 
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.arguments import Registry
+from quantnas_ext.errors import InputError
 from quantnas_ext.nn.choice_block import ChoiceBlock
 from quantnas_ext.quantization import Precision, precision_choices
 
@@ -26,7 +27,7 @@ class OperationBuilder(Protocol):
         ...
 
 
-OPERATIONS: dict[str, OperationBuilder] = {}
+OPERATIONS: Registry[OperationBuilder] = Registry("operation")
 
 WITHOUT_PRECISION: set[str] = set()
 """Names of the operations that hold no quantized layer: their candidates have no precision label."""
@@ -42,17 +43,9 @@ def register_operation(name: str, *, quantized: bool = True) -> Callable[[Operat
     Raises:
         InputError: when the name is taken or cannot be part of an NNI label.
     """
-    if name in OPERATIONS:
-        raise InputError(f"an operation named {name!r} exists already; choose another name")
-    if not name.replace("_", "a").isalnum() or "__" in name:
-        raise InputError(f"{name!r} cannot name an operation; use letters, digits and single underscores")
-
-    def register(builder: OperationBuilder) -> OperationBuilder:
-        OPERATIONS[name] = builder
-        if not quantized:
-            WITHOUT_PRECISION.add(name)
-        return builder
-
+    register = OPERATIONS.register(name)
+    if not quantized:
+        WITHOUT_PRECISION.add(name)
     return register
 
 
@@ -92,8 +85,7 @@ def operation_block(
     values = precision_choices(bits)
     candidates: dict[str, Callable[[], nn.Module]] = {}
     for name in operations:
-        if name not in OPERATIONS:
-            raise unknown_name("operation", name, OPERATIONS)
+        OPERATIONS.find(name)
         candidates[name] = functools.partial(_build, label, name, in_channels, out_channels, width, values)
     return ChoiceBlock(candidates, label=label)
 

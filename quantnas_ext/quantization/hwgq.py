@@ -6,11 +6,10 @@ Source: Cai et al., "Deep Learning with Low Precision by Half-wave Gaussian Quan
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from quantnas_ext.errors import InputError
 from quantnas_ext.quantization.lsq import lsq_quantize
-from quantnas_ext.quantization.precision import FULL_PRECISION_BITS
+from quantnas_ext.quantization.protocol import ActivationQuantizer, register_quantizer
 
 HWGQ_STEPS = {2: 0.6356, 3: 0.3721, 4: 0.2131, 8: 0.0203}
 """Step by number of bits, for the positive half of a Gaussian of variance 1.
@@ -19,7 +18,8 @@ The step of least squared error is 2 % larger at 2 bits; at 3, 4 and 8 bits it i
 """
 
 
-class HWGQActivationQuantizer(nn.Module):
+@register_quantizer("hwgq")
+class HWGQActivationQuantizer(ActivationQuantizer):
     """``round(clamp(x / s, 0, 2^b - 1)) * s`` with the fixed step s of its bits, for inputs that are never negative.
 
     The gradient passes where x lies between 0 and ``(2^b - 1) s``, and is 0 elsewhere (the paper's clipped ReLU as
@@ -29,22 +29,24 @@ class HWGQActivationQuantizer(nn.Module):
     Args:
         bits: width of the integers, one of ``HWGQ_STEPS``.
 
+        signed: False.
+
     Raises:
-        InputError: for any other width, for which there is no step.
+        InputError: for any other width, for which there is no step, and for signed inputs.
     """
 
     step: Tensor
+    learned = False
+    takes_signed = False
+    widths = tuple(HWGQ_STEPS)
 
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        if bits not in HWGQ_STEPS:
-            possible = ", ".join(map(str, HWGQ_STEPS))
-            raise InputError(
-                f"activation quantizer hwgq has no step for activations of {bits} bits; use one of {possible} bits, "
-                f"or {FULL_PRECISION_BITS} for full precision, or activation quantizer lsq"
-            )
-        self.bits = bits
+    def __init__(self, bits: int, *, signed: bool = False) -> None:
+        super().__init__(bits, signed=signed)
         self.register_buffer("step", torch.tensor(HWGQ_STEPS[bits]), persistent=False)
+
+    def step_for(self, x: Tensor) -> Tensor:
+        """The fixed step."""
+        return self.step
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantized ``x``, same shape."""

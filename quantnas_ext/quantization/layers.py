@@ -9,43 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quantnas_ext.errors import InputError, unknown_name
-from quantnas_ext.quantization.hwgq import HWGQActivationQuantizer
-from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
-from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer, activation_quantizers
+from quantnas_ext.errors import unknown_name
+from quantnas_ext.quantization import hwgq, quantizers  # noqa: F401 (they register themselves)
+from quantnas_ext.quantization.precision import Precision
+from quantnas_ext.quantization.protocol import (
+    ACTIVATION_QUANTIZERS,
+    DEFAULT,
+    WEIGHT_QUANTIZERS,
+    ActivationQuantizer,
+    WeightQuantizer,
+    activation_quantizers,
+    make_activation_quantizer,
+    make_weight_quantizer,
+)
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 """What a convolution reads beyond the edges of its input."""
-
-ACTIVATION_QUANTIZERS = ("lsq", "hwgq")
-"""Kinds of activation quantizers: of a learned step, and of a fixed one for inputs that are never negative."""
-
-
-def make_activation_quantizer(kind: str, bits: int, *, signed: bool) -> nn.Module:
-    """The quantizer of a layer's input; an identity for 32 bits.
-
-    Args:
-        kind: one of ``ACTIVATION_QUANTIZERS``.
-        bits: of the activations.
-        signed: whether inputs can be negative.
-
-    Raises:
-        InputError: for an unknown kind, or where HWGQ has no step for the bits or inputs can be negative.
-    """
-    _check_kind(kind)
-    if kind == "hwgq" and signed:
-        raise InputError(
-            "activation quantizer hwgq is for inputs that are never negative, as behind a ReLU; "
-            "use signed=False there, or activation quantizer lsq"
-        )
-    if bits == FULL_PRECISION_BITS:
-        return nn.Identity()
-    return HWGQActivationQuantizer(bits) if kind == "hwgq" else LSQActivationQuantizer(bits, signed=signed)
-
-
-def _check_kind(kind: object) -> None:
-    if not isinstance(kind, str) or kind not in ACTIVATION_QUANTIZERS:
-        raise unknown_name("activation quantizer", kind, ACTIVATION_QUANTIZERS)
 
 
 class QuantizedLayer(nn.Module):
@@ -55,22 +34,34 @@ class QuantizedLayer(nn.Module):
     bias: Any
     precision: Precision
     signed: bool
+    weight_kind: str
     activation_kind: str
     weight_quantizer: nn.Module
     activation_quantizer: nn.Module
     quantized: bool
 
-    def _plug_in(self, bits: Precision | int | str | Sequence[int], signed: bool, activation_kind: str) -> None:
+    def _plug_in(
+        self, bits: Precision | int | str | Sequence[int], signed: bool, weight_kind: str, activation_kind: str
+    ) -> None:
         self.precision = Precision.parse(bits)
         self.signed = signed
-        self.activation_kind = activation_kind
         self.quantized = True
-        weight_bits, activation_bits = self.precision.weight_bits, self.precision.activation_bits
-        self.weight_quantizer = (
-            nn.Identity() if weight_bits == FULL_PRECISION_BITS else LSQWeightQuantizer(weight_bits, self.weight.shape)
-        )
-        self.activation_quantizer = make_activation_quantizer(activation_kind, activation_bits, signed=signed)
+        self.weight_kind, self.activation_kind = weight_kind, activation_kind
+        self.weight_quantizer = make_weight_quantizer(weight_kind, self.precision.weight_bits, self.weight.shape)
+        bits = self.precision.activation_bits
+        self.activation_quantizer = make_activation_quantizer(activation_kind, bits, signed=signed)
         self.reset_steps()
+
+    def use_weight_quantizer(self, kind: str) -> None:
+        """Replace the weight quantizer by a new one of a kind, started from the present weight.
+
+        Raises:
+            InputError: as ``make_weight_quantizer``; the layer is then as it was.
+        """
+        self.weight_quantizer = make_weight_quantizer(kind, self.precision.weight_bits, self.weight.shape)
+        self.weight_kind = kind
+        if isinstance(self.weight_quantizer, WeightQuantizer):
+            self.weight_quantizer.reset(self.weight)
 
     def use_activation_quantizer(self, kind: str) -> None:
         """Replace the activation quantizer by a new one of a kind.
@@ -83,9 +74,9 @@ class QuantizedLayer(nn.Module):
 
     def reset_steps(self) -> None:
         """Start the weight steps anew from the present weight; activation steps restart from the next batches."""
-        if isinstance(self.weight_quantizer, LSQWeightQuantizer):
+        if isinstance(self.weight_quantizer, WeightQuantizer):
             self.weight_quantizer.reset(self.weight)
-        if isinstance(self.activation_quantizer, LSQActivationQuantizer):
+        if isinstance(self.activation_quantizer, ActivationQuantizer):
             self.activation_quantizer.reset()
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -97,36 +88,32 @@ class QuantizedLayer(nn.Module):
         if not self.quantized:
             return x, self.weight, self.bias
         quantized, weight, bias = self.activation_quantizer(x), self.weight_quantizer(self.weight), self.bias
-        if bias is not None and isinstance(self.weight_quantizer, LSQWeightQuantizer):
-            step = self._input_step(x)
-            if step is not None:
+        of_weight, of_input = self.weight_quantizer, self.activation_quantizer
+        if bias is not None and isinstance(of_weight, WeightQuantizer) and isinstance(of_input, ActivationQuantizer):
+            weight_step, input_step = of_weight.step_for(self.weight), of_input.step_for(x)
+            if weight_step is not None and input_step is not None:
                 # In float32 at least: the product of two steps has no place in half precision.
-                grid = (self.weight_quantizer.step.flatten() * step).detach()
+                grid = (weight_step.flatten() * input_step).detach()
                 bias = bias + ((bias / grid).round() * grid - bias).detach().to(bias.dtype)
         return quantized, weight, bias
 
-    def _input_step(self, x: Tensor) -> Tensor | None:
-        """The step that the input was just quantized with; None where it was not."""
-        if isinstance(self.activation_quantizer, LSQActivationQuantizer):
-            return self.activation_quantizer.step_for(x)
-        if isinstance(self.activation_quantizer, HWGQActivationQuantizer):
-            return self.activation_quantizer.step
-        return None
-
 
 class QuantConv2d(nn.Conv2d, QuantizedLayer):
-    """A convolution whose weights (LSQ, per output channel) and inputs (per tensor) are fake-quantized.
+    """A convolution whose weights and inputs are fake-quantized.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as ``torch.nn.Conv2d``.
         bits: precision in any form that ``Precision.parse`` reads; 32 bits means no rounding and no quantizer at all.
         signed: whether inputs can be negative; False after a ReLU.
-        activation_quantizer: ``"lsq"``, or ``"hwgq"`` for the fixed steps of HWGQ, where inputs are not signed.
+        activation_quantizer: one of ``ACTIVATION_QUANTIZERS``: ``"lsq"`` with one learned step, ``"hwgq"`` with a fixed
+            one where inputs are not signed, or a registered one.
         padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``, as ``torch.nn.Conv2d``. It repeats
             quantized values, which are those of a padded input that is quantized.
+        weight_quantizer: one of ``WEIGHT_QUANTIZERS``; ``"lsq"`` has a learned step for each output channel.
 
     Raises:
-        InputError: for an impossible precision, an unknown padding mode, or as ``make_activation_quantizer``.
+        InputError: for an impossible precision, an unknown padding mode, or as ``make_activation_quantizer`` and
+            ``make_weight_quantizer``.
     """
 
     def __init__(
@@ -141,14 +128,15 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
         bias: bool = True,
         bits: Any = 8,
         signed: bool = True,
-        activation_quantizer: str = "lsq",
+        activation_quantizer: str = DEFAULT,
         padding_mode: str = "zeros",
+        weight_quantizer: str = DEFAULT,
     ) -> None:
         if padding_mode not in PADDING_MODES:
             raise unknown_name("padding mode", padding_mode, PADDING_MODES)
         mode: Any = padding_mode
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, mode)
-        self._plug_in(bits, signed, activation_quantizer)
+        self._plug_in(bits, signed, weight_quantizer, activation_quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` to ``[N, C_out, H', W']``."""
@@ -160,16 +148,18 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
 
 
 class QuantLinear(nn.Linear, QuantizedLayer):
-    """A linear layer whose weights (LSQ, per output feature) and inputs (per tensor) are fake-quantized.
+    """A linear layer whose weights and inputs are fake-quantized.
 
     Args:
         in_features, out_features, bias: as ``torch.nn.Linear``.
         bits: precision in any form that ``Precision.parse`` reads; 32 bits means no rounding and no quantizer at all.
         signed: whether inputs can be negative; False after a ReLU.
-        activation_quantizer: ``"lsq"``, or ``"hwgq"`` for the fixed steps of HWGQ, where inputs are not signed.
+        activation_quantizer: one of ``ACTIVATION_QUANTIZERS``.
+        weight_quantizer: one of ``WEIGHT_QUANTIZERS``; ``"lsq"`` has a learned step for each output feature.
 
     Raises:
-        InputError: for an impossible precision, or as ``make_activation_quantizer``.
+        InputError: for an impossible precision, or as ``make_activation_quantizer`` and
+            ``make_weight_quantizer``.
     """
 
     def __init__(
@@ -179,10 +169,11 @@ class QuantLinear(nn.Linear, QuantizedLayer):
         bias: bool = True,
         bits: Any = 8,
         signed: bool = True,
-        activation_quantizer: str = "lsq",
+        activation_quantizer: str = DEFAULT,
+        weight_quantizer: str = DEFAULT,
     ) -> None:
         super().__init__(in_features, out_features, bias)
-        self._plug_in(bits, signed, activation_quantizer)
+        self._plug_in(bits, signed, weight_quantizer, activation_quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, ..., in_features]`` to ``[N, ..., out_features]``."""
@@ -205,21 +196,29 @@ def set_quantization(model: nn.Module, enabled: bool) -> None:
 
 
 def set_activation_quantizer(model: nn.Module, kind: str) -> None:
-    """Give all layers of a model or space whose inputs are never negative a new activation quantizer of a kind.
+    """Give all layers of a model or space a new activation quantizer of a kind.
 
-    Layers with signed inputs keep LSQ.
+    Layers whose inputs can be negative keep what they have if the kind does not take such inputs.
 
     Args:
         model: changed in place; precisions may still be choices.
-        kind: ``"lsq"`` or ``"hwgq"``.
+        kind: one of ``ACTIVATION_QUANTIZERS``.
 
     Raises:
-        InputError: for an unknown kind, or where HWGQ has no step for the bits that a layer has or offers.
+        InputError: for an unknown kind, or one without a quantizer for the bits that a layer has or offers.
     """
-    _check_kind(kind)
+    takes_signed = ACTIVATION_QUANTIZERS.find(kind).takes_signed
     for layer in quantized_layers(model):
-        if not layer.signed and layer.activation_kind != kind:
+        if layer.activation_kind != kind and (takes_signed or not layer.signed):
             layer.use_activation_quantizer(kind)
+
+
+def set_weight_quantizer(model: nn.Module, kind: str) -> None:
+    """Give all layers of a model or space a new weight quantizer of a kind, as ``set_activation_quantizer``."""
+    WEIGHT_QUANTIZERS.find(kind)
+    for layer in quantized_layers(model):
+        if layer.weight_kind != kind:
+            layer.use_weight_quantizer(kind)
 
 
 @torch.no_grad()
@@ -233,11 +232,11 @@ def reset_steps(model: nn.Module) -> None:
 def watch_steps(model: nn.Module) -> None:
     """Make the steps of trained weights ready for a training, whose images may be others than they were found on.
 
-    Activation steps that have started are watched (``LSQActivationQuantizer.watch``). Weight steps are right or wrong
+    Activation steps that have started are watched (``ActivationQuantizer.watch``). Weight steps are right or wrong
     whatever the images, so those that are far off start anew at once.
     """
     for quantizer in activation_quantizers(model):
         quantizer.watch()
     for layer in quantized_layers(model):
-        if isinstance(layer.weight_quantizer, LSQWeightQuantizer):
+        if isinstance(layer.weight_quantizer, WeightQuantizer):
             layer.weight_quantizer.mend(layer.weight)

@@ -7,7 +7,7 @@ by a fraction of itself. (Stored as they are and trained by Adam at 1e-3, many s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +20,12 @@ from quantnas_ext.quantization.magnitudes import (
     least_error_step,
     magnitude_histogram,
     squared_errors,
+)
+from quantnas_ext.quantization.precision import FULL_PRECISION_BITS
+from quantnas_ext.quantization.protocol import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    register_quantizer,
 )
 
 OBSERVED_BATCHES = 64
@@ -35,6 +41,10 @@ _WATCH_EVERY = 4  # batches
 _FIRST_CORRECTION = OBSERVED_BATCHES + 8 * _WATCH_EVERY  # a watch may begin with an empty histogram
 _TOLERATED = 4.0  # times the least squared error; what learning makes of a well-started step stays far below
 _SMALLEST_LOG_STEP = math.log(1e-12)
+_LARGEST_DRIFT = 1.5
+"""Powers of two by which a trained step may differ from the one of least error and still be of the same bits; a bit
+less doubles it, so that two bits are told apart and one is not."""
+
 _OBSERVATION = ("seen", "histogram", "largest")
 _Value = TypeVar("_Value")
 
@@ -48,7 +58,8 @@ def _positive(log_step: Tensor) -> Tensor:
     return log_step.to(dtype, copy=True).clamp_min(_SMALLEST_LOG_STEP).exp()
 
 
-class LSQWeightQuantizer(nn.Module):
+@register_quantizer("lsq")
+class LSQWeightQuantizer(WeightQuantizer):
     """Signed LSQ with one learned step for each output channel.
 
     Args:
@@ -56,9 +67,8 @@ class LSQWeightQuantizer(nn.Module):
         weight_shape: shape of the weight, output channels first.
     """
 
-    def __init__(self, bits: int, weight_shape: torch.Size) -> None:
-        super().__init__()
-        self.bits = bits
+    def __init__(self, bits: int, weight_shape: Sequence[int]) -> None:
+        super().__init__(bits, weight_shape)
         self.log_step = nn.Parameter(torch.zeros(weight_shape[0], *[1] * (len(weight_shape) - 1)))
 
     @property
@@ -98,12 +108,33 @@ class LSQWeightQuantizer(nn.Module):
         """Fake-quantized ``weight``, same shape."""
         return lsq_quantize(weight, self.step, self.bits, signed=True)
 
+    def step_for(self, x: Tensor) -> Tensor:
+        """The steps, whatever the weight."""
+        return self.step
+
+    @classmethod
+    def implied_bits(cls, state: Mapping[str, Tensor], weight: Tensor, stated: int) -> int:
+        """Bits for which the steps of a weight come nearest to those of least error.
+
+        The median over the output channels has to lie off by more than a trained step would for it to be other than
+        stated.
+        """
+        assumed = 8 if stated == FULL_PRECISION_BITS else stated
+        weight, log_step = weight.float(), state.get("log_step", torch.empty(0)).float().flatten()
+        alive = weight.flatten(1).abs().amax(dim=1) > 0
+        if log_step.shape[0] != weight.shape[0] or not alive.any():
+            return stated
+        best = initial_step(weight, assumed, signed=True, per_channel=True).flatten()
+        drift = (log_step / torch.tensor(2.0).log() - best.log2())[alive].median().item()
+        return assumed if abs(drift) <= _LARGEST_DRIFT else min(16, max(2, assumed - round(drift)))
+
     def extra_repr(self) -> str:
         """What ``repr`` shows of it."""
         return f"bits={self.bits}, per output channel"
 
 
-class LSQActivationQuantizer(nn.Module):
+@register_quantizer("lsq")
+class LSQActivationQuantizer(ActivationQuantizer):
     """LSQ with one learned step for the tensor, started from the first batches that it sees in training mode.
 
     For ``OBSERVED_BATCHES`` batches a histogram of their values is kept (of the last ``MEMORY`` or so, as a network
@@ -130,9 +161,7 @@ class LSQActivationQuantizer(nn.Module):
     largest: Tensor
 
     def __init__(self, bits: int, *, signed: bool) -> None:
-        super().__init__()
-        self.bits = bits
-        self.signed = signed
+        super().__init__(bits, signed=signed)
         self.log_step = nn.Parameter(torch.zeros(()))
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("seen", torch.tensor(0))
@@ -236,10 +265,14 @@ class LSQActivationQuantizer(nn.Module):
                 return
         self.log_step.fill_(math.log(max(step, 1e-12)))
 
+    def observed(self) -> tuple[Tensor, Tensor]:
+        """The histogram and the largest value in it."""
+        return self.histogram.float(), self.largest.float()
+
     @torch.no_grad()
-    def take_over(self, histogram: Tensor, largest: Tensor, batches: int) -> None:
+    def take_over(self, mean: Tensor, largest: Tensor, batches: int) -> None:
         """Go on from what all processes have seen together: a histogram (any shape), its largest value, and a count."""
-        self.histogram.copy_(histogram.view_as(self.histogram))
+        self.histogram.copy_(mean.view_as(self.histogram))
         self.largest.copy_(largest)
         self.started.fill_(True)
         self.seen.fill_(batches)
@@ -273,19 +306,11 @@ class LSQActivationQuantizer(nn.Module):
             and torch._C._current_graph_task_id() == -1
         )
 
-    def extra_repr(self) -> str:
-        """What ``repr`` shows of it."""
-        return f"bits={self.bits}, {'signed' if self.signed else 'unsigned'}"
-
-
-def activation_quantizers(model: nn.Module) -> Iterator[LSQActivationQuantizer]:
-    """Every activation quantizer of a model that has a learned step."""
-    return (module for module in model.modules() if isinstance(module, LSQActivationQuantizer))
-
 
 def without_observation(state: Mapping[str, _Value]) -> dict[str, _Value]:
     """A state dict without what activation quantizers remember of batches: weights and steps, to keep or to pass on."""
-    quantizers = {key.removesuffix("started") for key in state if key.rpartition(".")[2] == "started"}
+    prefixes = {key.removesuffix("started") for key in state if key.rpartition(".")[2] == "started"}
+    quantizers = {prefix for prefix in prefixes if all(prefix + name in state for name in _OBSERVATION)}
     return {
         key: value
         for key, value in state.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn, optim
 
-from quantnas_ext.quantization.quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from quantnas_ext.quantization.protocol import Quantizer
 
 STEP_RATE = 3.0
 """Learning rate of steps, times that of the weights."""
@@ -14,10 +14,9 @@ STEP_EPSILON = 1e-16
 
 
 def step_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The learned steps of a model, as logarithms, each once."""
-    quantizers = (LSQActivationQuantizer, LSQWeightQuantizer)
-    steps = {id(m.log_step): m.log_step for m in model.modules() if isinstance(m, quantizers)}
-    return list(steps.values())
+    """What the quantizers of a model learn (LSQ: the logarithms of the steps), each once."""
+    quantizers = (module for module in model.modules() if isinstance(module, Quantizer))
+    return list(dict.fromkeys(step for quantizer in quantizers for step in quantizer.step_parameters()))
 
 
 def give_steps_a_group(optimizer: optim.Optimizer, model: nn.Module) -> None:

@@ -107,7 +107,9 @@ class StrategyOptions(Options):
     regularizer: Literal["entropy", "l1", "exp", "none"] = "entropy"
     relaxation: Literal[
         "softmax", "gumbel", "gumbel_hard", "gumbel_hard_sampled", "dropout", "one_path", "two_paths"
-    ] = field(default="softmax", metadata={"open": True})
+    ] = field(
+        default="softmax", metadata={"open": True, "registry": "quantnas_ext.distribution.relaxation.RELAXATIONS"}
+    )
     temperature: tuple[float, float] = (10.0, 0.1)
     quantization: Literal["noise", "direct", "direct_separate", "none"] = "noise"
     noise: Literal["uniform", "gaussian"] = "uniform"

@@ -26,7 +26,12 @@ from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.options import StrategyOptions, chosen, takes
 from quantnas_ext.supernet.context import SupernetContext
 from quantnas_ext.supernet.layer_choice import MixedLayerChoice
-from quantnas_ext.supernet.merged_blocks import MixedChoiceBlock, MixedSharedInput, share_activation_quantizers
+from quantnas_ext.supernet.merged_blocks import (
+    MixedChoiceBlock,
+    MixedSharedInput,
+    log_unmerged,
+    share_activation_quantizers,
+)
 from quantnas_ext.supernet.mixed_arguments import MixedArguments
 from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d, MixedQuantLinear
 from quantnas_ext.supernet.quantization_mode import SearchQuantization
@@ -138,6 +143,7 @@ class QuantNAS(DARTS):
             # DARTS.mutate_model would create logits of its own.
             OneShotStrategy.mutate_model(self, model)
             share_activation_quantizers(model)
+            log_unmerged(model)
         except BaseException:
             for module, own in children.items():
                 module._modules.clear()

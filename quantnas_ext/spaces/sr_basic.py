@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quantnas_ext.arguments import flag, whole_number
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.nn import Add, RepeatedChannels, SharedInput, operation_block, residual
-from quantnas_ext.quantization import set_activation_quantizer
+from quantnas_ext.quantization import set_activation_quantizer, set_weight_quantizer
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
@@ -94,6 +94,7 @@ class SRBasicSpace(ModelSpace):
         last_bits: the one precision of the last block, which is the tail's last or, without a tail, the upsampling
             block; None: as the others.
         activation_quantizer: ``"lsq"``, whose steps are learned, or ``"hwgq"``, whose steps are fixed.
+        weight_quantizer: ``"lsq"``, or one that you have registered; the same holds for activations.
         head, body, skip, upsample, tail: candidate operations of each kind of block.
 
     Raises:
@@ -127,6 +128,7 @@ class SRBasicSpace(ModelSpace):
         first_bits: int | str | Sequence[int] | None = None,
         last_bits: int | str | Sequence[int] | None = None,
         activation_quantizer: str = "lsq",
+        weight_quantizer: str = "lsq",
     ) -> None:
         super().__init__()
         scale = check_scale(scale)
@@ -175,6 +177,7 @@ class SRBasicSpace(ModelSpace):
         if self.tail_labels:
             self.tail = residual(nn.Sequential(*(block(label, tail, 3, 3) for label in self.tail_labels)), 3, adq=adq)
         set_activation_quantizer(self, activation_quantizer)
+        set_weight_quantizer(self, weight_quantizer)
 
     def _cell_labels(self, cell: int) -> list[str]:
         """Labels of the blocks in a row, then that of the parallel one."""

@@ -15,7 +15,13 @@ from quantnas_ext.arguments import flag, whole_number
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ESA, Add, Concatenate, RepeatedChannels, SharedInput, operation_block, residual
 from quantnas_ext.nn.esa import SMALLEST_SIDE
-from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d, set_activation_quantizer
+from quantnas_ext.quantization import (
+    FULL_PRECISION_BITS,
+    Precision,
+    QuantConv2d,
+    set_activation_quantizer,
+    set_weight_quantizer,
+)
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
@@ -123,7 +129,8 @@ class SRRFDNSpace(ModelSpace):
             body is none of a cell's last body block, which halves the channels. ``upsample`` None: the paper's, at
             scale 3 without the grouped ones (two groups do not divide its 27 channels).
         activation_quantizer: ``"lsq"``, whose steps are learned, or ``"hwgq"``, whose steps are fixed. The fixed
-            convolutions keep LSQ, since their inputs are signed.
+            convolutions keep LSQ then, since their inputs are signed.
+        weight_quantizer: ``"lsq"``, or one that you have registered; the same holds for activations.
 
     Raises:
         InputError: for an impossible scale, width or number of cells, an unknown operation or precision, or
@@ -156,6 +163,7 @@ class SRRFDNSpace(ModelSpace):
         upsample: Sequence[str] | None = None,
         tail: Sequence[str] = CANDIDATES,
         activation_quantizer: str = "lsq",
+        weight_quantizer: str = "lsq",
     ) -> None:
         super().__init__()
         scale = check_scale(scale)
@@ -198,6 +206,7 @@ class SRRFDNSpace(ModelSpace):
         self.upsample = nn.Sequential(block("upsample_0", upsample, width, 3 * scale**2), nn.PixelShuffle(scale))
         self.tail = residual(block("tail_0", tail, 3, 3), 3, adq=False)
         set_activation_quantizer(self, activation_quantizer)
+        set_weight_quantizer(self, weight_quantizer)
 
     def _cell_labels(self, cell: int) -> tuple[list[str], list[str]]:
         """Labels of a cell's body blocks and of its distilling blocks."""

@@ -6,7 +6,8 @@ candidates that are one convolution become one convolution with the probability-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -23,6 +24,8 @@ from quantnas_ext.supernet.layer_input import LayerInput
 from quantnas_ext.supernet.merging import Candidate, Merger, merge
 from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d
 from quantnas_ext.supernet.mixture import added, scaled
+
+_log = logging.getLogger(__name__)
 
 EQUALISER = 1e-12
 """Added to probabilities: nothing to such as count, and the same weight for all where none does."""
@@ -342,14 +345,42 @@ class MixedSharedInput(SupernetModule, SharedInput):
         return _Evaluation(blocks, x, self._computations).run()
 
 
-def share_activation_quantizers(model: nn.Module) -> None:
-    """Let layers that read one tensor read it through the same activation quantizers (direct quantization)."""
+def _readers(model: nn.Module) -> Iterator[list[MixedChoiceBlock]]:
+    """The blocks of a supernet, those that read one tensor together."""
     done: set[nn.Module] = set()
     for module in model.modules():
         blocks: list[nn.Module] = list(module.blocks) if isinstance(module, MixedSharedInput) else [module]
+        if found := [block for block in blocks if isinstance(block, MixedChoiceBlock) and block not in done]:
+            done.update(found)
+            yield found
+
+
+def share_activation_quantizers(model: nn.Module) -> None:
+    """Let layers that read one tensor read it through the same activation quantizers (direct quantization)."""
+    for blocks in _readers(model):
         shared = nn.ModuleDict()
         for block in blocks:
-            if isinstance(block, MixedChoiceBlock) and block not in done:
-                done.add(block)
-                for layer in block.first_layers():
-                    layer.share_quantizers(shared)
+            for layer in block.first_layers():
+                layer.share_quantizers(shared)
+
+
+def log_unmerged(model: nn.Module) -> None:
+    """Say on the debug log of each candidate of a supernet that is not computed as one convolution with others why."""
+    if not _log.isEnabledFor(logging.DEBUG):
+        return
+    for blocks in _readers(model):
+        candidates = [
+            Candidate(place, index, block[name])
+            for place, block in enumerate(blocks)
+            for index, name in enumerate(block.names)
+        ]
+        for candidate in merge(candidates)[1]:
+            block = blocks[candidate.block]
+            _log.debug(
+                "candidate %r of block %r is computed on its own: %s",
+                *(block.names[candidate.index], block.label),
+                candidate.obstacle or "no other is merged with it, as that would take more multiplications",
+            )
+    for module in model.modules():
+        if type(module) is MixedLayerChoice:
+            _log.debug("candidates of block %r are computed on their own: it is no ChoiceBlock", module.label)

@@ -1,10 +1,10 @@
-"""Which candidates of blocks that read one tensor are computed as one convolution."""
+"""Which candidates of blocks that read one tensor are computed as one convolution, and why others are not."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,17 +30,22 @@ class Candidate:
     module: nn.Module
 
     @functools.cached_property
+    def layers(self) -> list[nn.Module]:
+        """What it computes one after the other, so far as it is written as ``nn.Sequential``, nested ones too."""
+        return list(_in_a_row(self.module))
+
+    @functools.cached_property
     def first(self) -> MixedQuantConv2d | None:
         """The convolution behind the ReLU that the candidate begins with, if it does."""
-        module = self.module
-        begins = type(module) is nn.Sequential and len(module) > 1 and isinstance(module[0], nn.ReLU)
-        return module[1] if begins and isinstance(module[1], MixedQuantConv2d) else None  # type: ignore[index]
+        layers = self.layers
+        begins = len(layers) > 1 and isinstance(layers[0], nn.ReLU) and isinstance(layers[1], MixedQuantConv2d)
+        return cast(MixedQuantConv2d, layers[1]) if begins else None
 
     @functools.cached_property
     def rest(self) -> list[tuple[Any, bool]]:
         """The layers behind that convolution; a convolution takes the ReLU in front of it with it, which is told."""
         layers: list[tuple[Any, bool]] = []
-        for layer in [] if self.first is None else list(cast(nn.Sequential, self.module))[2:]:
+        for layer in [] if self.first is None else self.layers[2:]:
             relu = isinstance(layer, MixedQuantConv2d) and bool(layers) and type(layers[-1][0]) is nn.ReLU
             if relu:
                 layers.pop()
@@ -49,14 +54,37 @@ class Candidate:
 
     @functools.cached_property
     def only(self) -> MixedQuantConv2d | None:
-        """That convolution where it is all there is, and can be merged: odd size, "same" padding of zeros, no bias."""
+        """That convolution where it is all there is, and can be merged."""
+        return self.first if self.obstacle is None else None
+
+    @functools.cached_property
+    def obstacle(self) -> str | None:
+        """What keeps it from being merged with others, in words; None where nothing does."""
         first = self.first
-        if first is None or self.rest or first.bias is not None:
-            return None
+        if first is None:
+            begin = " and ".join(type(layer).__name__ for layer in self.layers[:2]) or "nothing"
+            return (
+                f"it begins with {begin}, not with a ReLU and a convolution of searched precision in an nn.Sequential"
+            )
+        if self.rest:
+            return f"{type(self.rest[0][0]).__name__} follows its first convolution"
+        if first.bias is not None:
+            return "its convolution has a bias"
         extents = [d * (k - 1) for d, k in zip(first.dilation, first.kernel_size, strict=True)]
-        same = all(extent % 2 == 0 for extent in extents) and first.padding == tuple(e // 2 for e in extents)
-        same = same and (first.padding_mode == "zeros" or not any(first.padding))
-        return first if same and first.stride == (1, 1) else None
+        if any(extent % 2 for extent in extents) or first.padding != tuple(extent // 2 for extent in extents):
+            return "its padding does not keep height and width"
+        if first.padding_mode != "zeros" and any(first.padding):
+            return f"it pads with {first.padding_mode} and not with zeros"
+        return None if first.stride == (1, 1) else "its stride is not 1"
+
+
+def _in_a_row(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers of a candidate, without identities."""
+    if type(module) is nn.Sequential:
+        for layer in module:
+            yield from _in_a_row(layer)
+    elif type(module) is not nn.Identity:
+        yield module
 
 
 @dataclass(frozen=True)

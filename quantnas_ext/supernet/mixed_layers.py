@@ -13,15 +13,17 @@ from torch.nn import functional as F
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear, searched_precision
 from quantnas_ext.quantization import (
+    ACTIVATION_QUANTIZERS,
     FULL_PRECISION_BITS,
+    WEIGHT_QUANTIZERS,
     Precision,
     QuantConv2d,
     QuantLinear,
-    make_activation_quantizer,
     value_range,
 )
 from quantnas_ext.quantization.noise.additive import add_noise, in_two_parts, kept_for_training
 from quantnas_ext.quantization.noise.convolution import Geometry, Noise, autocast_dtype, beside, noisy_conv2d
+from quantnas_ext.quantization.protocol import DEFAULT
 from quantnas_ext.supernet.context import SupernetContext
 from quantnas_ext.supernet.layer_choice import SupernetModule
 from quantnas_ext.supernet.layer_input import FULL_PRECISION, LayerInput
@@ -48,9 +50,12 @@ class MixedQuantLayer(SupernetModule):
         self._context = (context,)
         self._weight_span: tuple[Any, Tensor] | None = None
         self.precisions = [Precision.parse(value) for value in self.bits_choice.values]
+        self.weight_kind: str = self.arguments["weight_quantizer"]
         self.activation_kind: str = self.arguments["activation_quantizer"]
         for precision in self.precisions:  # or freezing would be the first to complain
-            make_activation_quantizer(self.activation_kind, precision.activation_bits, signed=self.arguments["signed"])
+            WEIGHT_QUANTIZERS[self.weight_kind].check(precision.weight_bits, signed=True)
+            signed = self.arguments["signed"]
+            ACTIVATION_QUANTIZERS[self.activation_kind].check(precision.activation_bits, signed=signed)
         context.declare(self.bits_choice.label, self.precisions)
         self.row = context.distribution.rows[self.bits_choice.label]
         self._noisy_weights, self._noisy_inputs = context.is_noisy(self.bits_choice.label)
@@ -123,8 +128,10 @@ class MixedQuantLayer(SupernetModule):
         bits = self.precisions[index].activation_bits
         if bits == FULL_PRECISION_BITS:
             return FULL_PRECISION
-        kind = "signed" if self.arguments["signed"] else "unsigned"
-        return f"{kind}_{bits}" if self.activation_kind == "lsq" else f"{self.activation_kind}_{bits}"
+        signed = self.arguments["signed"]
+        if self.activation_kind == DEFAULT:
+            return f"{'signed' if signed else 'unsigned'}_{bits}"
+        return f"{self.activation_kind}_{'signed_' if signed else ''}{bits}"
 
     def noise(self) -> bool:
         """Whether the layer is one that gets noise now."""

@@ -1,7 +1,7 @@
 """Relaxations of the architecture distribution, and its regularizers."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -10,8 +10,17 @@ from small_searches import search, tiny_space
 from quantnas_ext.costs.cost import BitOps, ExpectedCost
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
 from quantnas_ext.distribution.choices import ChoiceTree
-from quantnas_ext.distribution.relaxation import RELAXATIONS, Relaxation, draw_generator
+from quantnas_ext.distribution.relaxation import (
+    RELAXATIONS,
+    Logits,
+    Relaxation,
+    Relaxed,
+    draw_generator,
+    places,
+    register_relaxation,
+)
 from quantnas_ext.errors import InputError
+from quantnas_ext.runs.config import SearchConfig, load_config
 from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.strategy import QuantNAS
@@ -180,6 +189,34 @@ def test_regularizers_equal_their_closed_forms_and_gradients() -> None:
         if name in ("l1", "exp"):
             gradient = torch.cat(torch.autograd.grad(loss, list(made.parameters())))
             torch.testing.assert_close(gradient, 0.5 * (logits.sign() if name == "l1" else logits.exp()))
+
+
+def test_a_relaxation_of_one_s_own_is_one_function(tmp_path: Path) -> None:
+    assert set(get_args(get_type_hints(SearchConfig)["relaxation"])) == set(RELAXATIONS)
+    with pytest.raises(InputError, match="unknown value of 'search.relaxation': 'best_only'"):
+        load_config(None, ["search.relaxation=best_only"])
+    seen = []
+
+    @register_relaxation("best_only", random=False, samples=True)
+    def best_only(given: Logits) -> Relaxed:
+        """The most probable candidate of each choice, with the gradient of its logarithm."""
+        seen.append(given.temperature)
+        logs, soft = given.softmax()
+        best = torch.zeros_like(given.present).scatter(1, soft.argmax(dim=1, keepdim=True), True)
+        return Relaxed(torch.where(best, (logs - logs.detach()).exp(), 0.0), soft, logs, places(best))
+
+    try:
+        with pytest.raises(InputError, match="relaxation 'best_only' exists already"):
+            register_relaxation("best_only")
+        config = load_config(None, ["search.relaxation=best_only", "search.temperature=[4, 1]"])
+        options = {"relaxation": config.search.relaxation, "temperature": config.search.temperature}
+        strategy, sample, records = search(tmp_path, strategy=options, epochs=2)
+        assert seen[0] == 4 and 1 <= min(seen) < 2 and not strategy.relaxation.random
+        draw = strategy.distribution.draw()
+        assert draw.active("body_0") == (int(draw["body_0"].argmax()),)
+        assert records[-1].probabilities["head_0"] != records[0].probabilities["head_0"]
+    finally:
+        del RELAXATIONS["best_only"]
 
 
 def test_unknown_names_and_temperatures_are_refused() -> None:

@@ -1,5 +1,6 @@
 """Candidate operations: shapes, multiply-accumulates by an independent counter, errors."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_repeating_channels_repeats_the_input_before_and_the_output_behind_the_c
 def test_a_candidate_added_by_a_user_is_searched_counted_and_built_in_a_space(
     monkeypatch: pytest.MonkeyPatch, independent_bitops: Callable[..., float]
 ) -> None:
-    monkeypatch.setattr(operations, "OPERATIONS", dict(OPERATIONS))
+    monkeypatch.setattr(operations, "OPERATIONS", copy.copy(OPERATIONS))
 
     @register_operation("squeeze_3x3")
     def squeeze(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import io
+import logging
 from collections import Counter
 from typing import Any
 
@@ -12,7 +13,14 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from quantnas_ext.nn import SharedInput, operation_block
+from quantnas_ext.nn import (
+    OPERATIONS,
+    MutableQuantConv2d,
+    SharedInput,
+    operation_block,
+    register_operation,
+    relu_conv,
+)
 from quantnas_ext.quantization import activation_quantizers
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import build_space
@@ -82,6 +90,71 @@ def test_without_noise_merged_and_separate_candidates_agree_in_output_and_all_gr
         merged = outcome(space, strategy, x, evaluation)
         for one, other in zip(merged, separate, strict=True):
             assert (one - other).abs().max() <= 1e-9 * other.abs().max() + 1e-14
+
+
+def test_an_operation_of_one_s_own_is_merged_or_the_debug_log_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def convolution(before: int, after: int, bits: Any, **others: Any) -> nn.Module:
+        bias, padding = others.pop("bias", False), others.pop("padding", 1)
+        return MutableQuantConv2d(before, after, 3, padding=padding, bias=bias, bits=bits, signed=False, **others)
+
+    class Wrapped(nn.Module):
+        def __init__(self, before: int, after: int, bits: Any) -> None:
+            super().__init__()
+            self.inside = convolution(before, after, bits)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inside(x.relu())
+
+    def nested(before: int, after: int, bits: Any) -> nn.Module:
+        relu, conv = relu_conv(before, after, (3, 3), bits=bits)
+        return nn.Sequential(nn.Identity(), nn.Sequential(relu, nn.Sequential(conv)), nn.Identity())
+
+    builders = {
+        "nested": nested,
+        "wrapped": Wrapped,
+        "turned": lambda b, a, bits: nn.Sequential(convolution(b, a, bits), nn.ReLU()),
+        "longer": lambda b, a, bits: nn.Sequential(nn.ReLU(), convolution(b, a, bits), nn.PReLU()),
+        "biased": lambda b, a, bits: nn.Sequential(nn.ReLU(), convolution(b, a, bits, bias=True)),
+        "mirror": lambda b, a, bits: nn.Sequential(nn.ReLU(), convolution(b, a, bits, padding_mode="reflect")),
+    }
+    operations = dict(OPERATIONS)
+    try:
+        for name, build in builders.items():
+            register_operation(name)(lambda b, a, *, width, bits, build=build: build(b, a, bits))
+        with caplog.at_level(logging.DEBUG, logger="quantnas_ext"):
+            torch.manual_seed(0)
+            space = TwoBlocks(("conv_3x3", *builders), [4, 8, 32])
+            strategy = supernet(space, quantization="direct")
+    finally:
+        OPERATIONS.clear()
+        OPERATIONS.update(operations)
+    said = {record.args[0]: record.args[2] for record in caplog.records if record.name.endswith("merged_blocks")}
+    unlike = "not with a ReLU and a convolution of searched precision in an nn.Sequential"
+    assert said == {
+        "wrapped": f"it begins with Wrapped, {unlike}",
+        "turned": f"it begins with MixedQuantConv2d and ReLU, {unlike}",
+        "longer": "PReLU follows its first convolution",
+        "biased": "its convolution has a bias",
+        "mirror": "it pads with reflect and not with zeros",
+    }
+    space.double()
+    strategy.distribution.double()
+    x = torch.randn(2, 6, 9, 10, dtype=torch.float64)
+    outcome(space, strategy, x, "separate")
+    convolutions: list[Any] = []
+    original = torch.nn.functional.conv2d
+    separate = outcome(space, strategy, x, "separate")
+    monkeypatch.setattr(
+        "quantnas_ext.supernet.merged_blocks.F.conv2d", lambda *a, **k: convolutions.append(a) or original(*a, **k)
+    )
+    merged = outcome(space, strategy, x, "exact")
+    for one, other in zip(merged, separate, strict=True):
+        assert (one - other).abs().max() <= 1e-9 * other.abs().max() + 1e-14
+    # conv_3x3 and nested, of both blocks, in one convolution for every precision of the activations.
+    together = [call[1] for call in convolutions if call[1].shape[0] == 18]
+    assert len(together) == 3
 
 
 @pytest.mark.parametrize("name", ["sr_basic", "sr_rfdn"])

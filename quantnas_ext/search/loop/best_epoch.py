@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
-from quantnas_ext.quantization.quantizers import LSQActivationQuantizer
+from quantnas_ext.quantization import ActivationQuantizer
 from quantnas_ext.search.loop.sampling import FixedBatches
 from quantnas_ext.supernet.context import SupernetContext
 
@@ -30,7 +30,7 @@ def measuring(model: nn.Module, distribution: ArchitectureDistribution) -> Itera
     distribution.settle()
     model.train()
     for module in model.modules():
-        if isinstance(module, (_BatchNorm, LSQActivationQuantizer)):
+        if isinstance(module, (_BatchNorm, ActivationQuantizer)):
             module.eval()
     try:
         with torch.no_grad():

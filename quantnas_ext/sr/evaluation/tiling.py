@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from quantnas_ext.nn import ESA, ADQResidual, RepeatedChannels
 from quantnas_ext.nn.esa import POOLING_STRIDE, POOLING_WINDOW
 from quantnas_ext.nn.residual import Moments
-from quantnas_ext.quantization import HWGQActivationQuantizer, LSQActivationQuantizer, LSQWeightQuantizer, QuantConv2d
+from quantnas_ext.quantization import ActivationQuantizer, QuantConv2d, WeightQuantizer
 from quantnas_ext.sr.data.images import image_to_tensor, tensor_to_image
 
 __all__ = ["tile_margin", "upscale_tiles"]
@@ -35,7 +35,7 @@ _GRID = POOLING_STRIDE
 _PROBES = (65, 129, 257, 513)
 _PARTS = (
     *(nn.Sequential, nn.ModuleList, nn.Identity, nn.ReLU, nn.PixelShuffle, nn.BatchNorm2d, RepeatedChannels),
-    *(LSQWeightQuantizer, LSQActivationQuantizer, HWGQActivationQuantizer),
+    WeightQuantizer,
 )
 """Parts that do the same everywhere in an image, from what lies around; besides convolutions and the package's own."""
 
@@ -263,10 +263,10 @@ def _own_parts(network: nn.Module) -> Iterator[nn.Module]:
 
 def _is_known(module: nn.Module) -> bool:
     """Whether a module does the same everywhere, or takes from the whole image only what is gathered here."""
-    if isinstance(module, LSQActivationQuantizer):
-        return bool(module.started)
+    if isinstance(module, ActivationQuantizer):
+        return module.ready and module.pointwise
     if isinstance(module, nn.Conv2d):
         return isinstance(module, QuantConv2d) and set(module.stride) == {1} and module.padding_mode == "zeros"
     if isinstance(module, ESA):
-        return all(_is_known(part) for part in module.modules() if isinstance(part, LSQActivationQuantizer))
+        return all(_is_known(part) for part in module.modules() if isinstance(part, ActivationQuantizer))
     return isinstance(module, _PARTS) or type(module).__module__.startswith("quantnas_ext.")

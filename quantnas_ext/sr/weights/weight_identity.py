@@ -14,10 +14,11 @@ from typing import Any
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError, shown
-from quantnas_ext.quantization import FULL_PRECISION_BITS, HWGQActivationQuantizer, quantized_layers
+from quantnas_ext.quantization import FULL_PRECISION_BITS, quantized_layers
+from quantnas_ext.quantization.protocol import DEFAULT
 from quantnas_ext.spaces.registry import build_space, candidate_arguments, default_arguments, pinned_precisions
 
-__all__ = ["WeightIdentity", "layer_names"]
+__all__ = ["WeightIdentity", "kinds_in", "layer_names", "with_kinds"]
 
 VERSION = 1
 _IN_FULL_PRECISION = str(FULL_PRECISION_BITS)
@@ -51,7 +52,13 @@ class WeightIdentity:
         """
         network = architecture.build()
         name = architecture.space
-        immaterial = {"bits", "activation_quantizer", *pinned_precisions(name), *candidate_arguments(name)}
+        immaterial = {
+            "bits",
+            "activation_quantizer",
+            "weight_quantizer",
+            *pinned_precisions(name),
+            *candidate_arguments(name),
+        }
         arguments = {**default_arguments(name), **architecture.arguments}
         tree = ChoiceTree.of(build_space(name, architecture.arguments))
         choices = tree.complete(architecture.choices)
@@ -161,9 +168,27 @@ def layer_names(network: Any) -> dict[str, Any]:
 
 
 def _precision(layer: Any) -> str:
-    """A layer's precision in a few letters; HWGQ's fixed steps are named, since the activations' grid is another."""
-    fixed = isinstance(layer.activation_quantizer, HWGQActivationQuantizer)
-    return f"{layer.precision}{' hwgq' if fixed else ''}"
+    """A layer's precision in a few letters, with the names of its quantizers, whose grids are others than LSQ's."""
+    weight_bits, activation_bits = layer.precision.weight_bits, layer.precision.activation_bits
+    return with_kinds(
+        str(layer.precision),
+        DEFAULT if weight_bits == FULL_PRECISION_BITS else layer.weight_kind,
+        DEFAULT if activation_bits == FULL_PRECISION_BITS else layer.activation_kind,
+    )
+
+
+def with_kinds(bits: str, weights: str, activations: str) -> str:
+    """`"8"` for LSQ alone, `"8 hwgq"` with other activations, `"8 other/lsq"` with other weights."""
+    if weights != DEFAULT:
+        return f"{bits} {weights}/{activations}"
+    return bits if activations == DEFAULT else f"{bits} {activations}"
+
+
+def kinds_in(precision: str) -> tuple[str, str, str]:
+    """Bits, weight quantizer and activation quantizer of what `with_kinds` made."""
+    bits, _, kinds = precision.partition(" ")
+    weights, _, activations = kinds.rpartition("/")
+    return bits, weights or DEFAULT, activations or DEFAULT
 
 
 def _in_words(precision: str) -> str:

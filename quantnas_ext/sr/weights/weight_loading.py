@@ -7,14 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, initial_step, reset_steps, without_observation
+from quantnas_ext.quantization import (
+    ACTIVATION_QUANTIZERS,
+    FULL_PRECISION_BITS,
+    WEIGHT_QUANTIZERS,
+    Precision,
+    reset_steps,
+    without_observation,
+)
+from quantnas_ext.quantization.protocol import DEFAULT
 from quantnas_ext.sr.weights.weight_files import WeightFile, read_weight_file, read_weights, save_weights
-from quantnas_ext.sr.weights.weight_identity import WeightIdentity, layer_names
+from quantnas_ext.sr.weights.weight_identity import WeightIdentity, kinds_in, layer_names, with_kinds
 
 __all__ = ["OtherPrecisions", "check_weights", "load_weights", "read_weights", "save_weights"]
 
@@ -22,9 +29,6 @@ OtherPrecisions = Literal["refused", "full", "any"]
 """Which weights of the same operations in other precisions are taken: none, those in full precision, all."""
 
 _QUANTIZERS = ("weight_quantizer", "activation_quantizer")
-_LARGEST_DRIFT = 1.5
-"""Powers of two by which a trained step may differ from the one of least error and still be of the same bits; a bit
-less doubles it, so that two bits are told apart and one is not."""
 
 
 def load_weights(
@@ -141,13 +145,15 @@ def _check_network(
         strange = min(mine ^ theirs)
         has = "lack" if strange in mine else "have"
         raise InputError(f"{other}: they {has} '{strange}'; name the weights of this architecture")
-    for key in expected:  # a quantizer is there with all of its entries or not at all
+    others = file.identity is not None and file.identity.precision_difference(own) is not None
+    kept = [key for key in expected if not (others and _of_quantizer(key, layers))]  # other quantizers start anew
+    for key in kept:  # a quantizer is there with all of its entries or not at all
         siblings = key.rpartition(".")[0] + "."
         if key not in file.weights and any(entry.startswith(siblings) for entry in file.weights):
             raise InputError(f"{other}: they lack '{key}'; name the weights of this architecture")
-    for key, value in file.weights.items():
-        right = expected.get(key)
-        if right is None or value.numel() == right.numel() == 1:
+    for key in kept:
+        value, right = file.weights.get(key), expected[key]
+        if value is None or value.numel() == right.numel() == 1:
             continue
         if value.shape != right.shape:
             raise InputError(
@@ -170,34 +176,29 @@ def _implied_precisions(
     """
     found = {}
     for name, layer in layers.items():
-        text, _, kind = stated.precisions.get(name, str(layer.precision)).partition(" ")
-        stated_bits = Precision.parse(text)
-        step = weights.get(f"{name}.weight_quantizer.log_step")
-        weight_bits = FULL_PRECISION_BITS
-        if step is not None:
-            weight_bits = _implied_bits(weights[f"{name}.weight"], step, stated_bits.weight_bits)
-        activation_bits = stated_bits.activation_bits
-        if activation_bits == stated_bits.weight_bits and step is not None:
+        text, weight_kind, activation_kind = kinds_in(stated.precisions.get(name, str(layer.precision)))
+        stated_bits, channels = Precision.parse(text), layer.weight.shape[0]
+        states = [_state_of(weights, f"{name}.{quantizer}.") for quantizer in _QUANTIZERS]
+        weight_bits, activation_bits = stated_bits.weight_bits, stated_bits.activation_bits
+        kind = WEIGHT_QUANTIZERS.get(weight_kind)
+        if states[0] and kind is not None:
+            weight_bits = kind.implied_bits(states[0], weights[f"{name}.weight"], weight_bits)
+        elif kind is not None and kind.stored_numbers(weight_bits, channels):
+            weight_bits = FULL_PRECISION_BITS
+        if activation_bits == stated_bits.weight_bits and states[0]:
             activation_bits = weight_bits  # which leave no trace of their own, and so are taken for alike
-        learned = f"{name}.activation_quantizer.log_step" in weights
-        if learned != (activation_bits != FULL_PRECISION_BITS and not kind):
-            activation_bits, kind = (weight_bits if learned else FULL_PRECISION_BITS), ""
-        found[name] = f"{Precision(weight_bits, activation_bits)}{f' {kind}' if kind else ''}"
+        other = ACTIVATION_QUANTIZERS.get(activation_kind)
+        kept = (
+            other is not None
+            and activation_bits != FULL_PRECISION_BITS
+            and other.stored_numbers(activation_bits, channels)
+        )
+        if bool(states[1]) != bool(kept):
+            activation_bits, activation_kind = (weight_bits if states[1] else FULL_PRECISION_BITS), DEFAULT
+        found[name] = with_kinds(str(Precision(weight_bits, activation_bits)), weight_kind, activation_kind)
     return found
 
 
-def _implied_bits(weight: Tensor, log_step: Tensor, stated: int) -> int:
-    """Bits for which the steps of a weight, `[C_out, 1, ...]` as logarithms, come nearest to those of least error.
-
-    The median over the output channels has to lie off by more than a trained step would for it to be other than stated.
-    """
-    assumed = 8 if stated == FULL_PRECISION_BITS else stated
-    weight = weight.float()
-    alive = weight.flatten(1).abs().amax(dim=1) > 0
-    if log_step.shape[0] != weight.shape[0] or not alive.any():
-        return stated
-    best = initial_step(weight, assumed, signed=True, per_channel=True).flatten()
-    drift = (log_step.float().flatten() / torch.tensor(2.0).log() - best.log2())[alive].median().item()
-    if abs(drift) <= _LARGEST_DRIFT:
-        return assumed
-    return min(16, max(2, assumed - round(drift)))
+def _state_of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries of a state dict that begin so, by the rest of their names."""
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
