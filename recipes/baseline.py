@@ -38,6 +38,7 @@ from quantnas_ext.files.atomic import atomic_folder
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.nn.operations import is_precision_label
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
+from quantnas_ext.reporting.table import costs_text
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.runs.provenance import provenance
@@ -119,8 +120,8 @@ def draw(config: Config, count: int, bitops_budget: float | None, output: str) -
     with atomic_folder(folder) as temporary:
         for index, architecture in enumerate(architectures):
             architecture.save(temporary / f"architecture_{index:03}.yaml")
-    costs = [architecture.cost["bitops_32"] / 1e9 for architecture in architectures]
-    print(f"{count} architectures, drawn {how}: {min(costs):.3f} to {max(costs):.3f} GBitOps at 32x32\n{folder}")
+    first = sorted((architecture.costs[0] for architecture in architectures), key=lambda cost: cost.value)
+    print(f"{count} architectures, drawn {how}: {costs_text([first[0], first[-1]], ' to ')}\n{folder}")
 
 
 def at_one_precision(architecture: str, precision: str, output: str) -> None:
@@ -128,7 +129,7 @@ def at_one_precision(architecture: str, precision: str, output: str) -> None:
     check_new_file(output)
     changed = Architecture.load(architecture).with_precision(precision)
     changed.save(output)
-    print(f"{changed.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32\n{output}")
+    print(costs_text(changed.costs), output, sep="\n")
 
 
 def search_in_two_steps(config: Config) -> None:
@@ -167,6 +168,8 @@ def step_one(config: Config) -> Config:
         raise InputError("the second step has nothing to choose; give 'space.arguments.bits' at least two precisions")
     if config.search.operations is not None:
         raise InputError("the first step searches the operations; set 'search.operations' to null")
+    if any(wanted.budget is not None for wanted in config.search.costs):
+        raise InputError("the first step scales 'search.bitops_budget' and 'search.bytes_budget' alone; use those keys")
     search_datasets(config, space)
     arguments = arguments_at(config.space.name, config.space.arguments, FULL_PRECISION_BITS)
     unquantized = build_space(config.space.name, arguments)
@@ -225,6 +228,8 @@ def _search_with_darts(config: Config, held: contextlib.ExitStack) -> None:
     for key in ("bitops_budget", "bytes_budget", "latency_budget"):
         if getattr(config.search, key) is not None:
             raise InputError(f"NNI's DARTS keeps no budget; set 'search.{key}' to null")
+    if any(wanted.budget is not None for wanted in config.search.costs):
+        raise InputError("NNI's DARTS keeps no budget; take those in 'search.costs' out")
     if config.search.operations is not None:
         raise InputError("NNI's DARTS searches the operations here; set 'search.operations' to null")
     set_seed(config.seed)
@@ -253,8 +258,7 @@ def _search_with_darts(config: Config, held: contextlib.ExitStack) -> None:
     identity = WeightIdentity.of(architecture, "supernet's, not calibrated")
     save_weights(strategy.supernet.freeze(sample).state_dict(), run / "weights.safetensors", identity)
     architecture.save(run / "architecture.yaml")
-    bitops = architecture.cost["bitops_32"] / 1e9
-    print(f"found in {seconds:.0f} s: {bitops:.3f} GBitOps at 32x32\n{run / 'architecture.yaml'}")
+    print(f"found in {seconds:.0f} s: {costs_text(architecture.costs)}\n{run / 'architecture.yaml'}")
 
 
 if __name__ == "__main__":

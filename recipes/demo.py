@@ -17,7 +17,7 @@ from pathlib import Path
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.lock import LOCK_FILES, run_lock
-from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
+from quantnas_ext.reporting.table import PSNR, SSIM, cost_column, format_table
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config
 from quantnas_ext.runs.run_identity import check_same_search, check_same_training
@@ -126,9 +126,9 @@ def evaluate(config: Config, run: Path) -> None:
     (folder,) = with_photographs(config.data, scale).test.values()
     result = {"bicubic": evaluate_bicubic(folder, scale, nested=config.data.nested).mean}
     for training, network in networks.items():
-        cost = Architecture.load(run / training / "architecture.yaml").cost
+        costs = Architecture.load(run / training / "architecture.yaml").costs
         scores = evaluate_folder(network, folder, scale, name=training, nested=config.data.nested)
-        result[training] = {**scores.mean, **cost}
+        result[training] = {**scores.mean, **{cost.key: cost.value for cost in costs}}
     write_json(result, run / "evaluation.json")
 
     found = EvaluationPairs(folder, scale, nested=config.data.nested)
@@ -141,8 +141,8 @@ def evaluate(config: Config, run: Path) -> None:
     ]
     comparison_picture(columns, run / "comparison.png", names=[pair.name for pair in pairs])
     rows = [{"network": name.replace("_", " "), **figures} for name, figures in result.items()]
-    print(f"\n{len(pairs)} held-out photographs, x{scale}; BitOps for inputs of 32x32 and 256x256 pixels")
-    print(format_table(rows, ["network", PSNR, SSIM, BITOPS_32, BITOPS_256, BYTES]))
+    print(f"\n{len(pairs)} held-out photographs, x{scale}")
+    print(format_table(rows, ["network", PSNR, SSIM, *map(cost_column, costs)]))
     print(f"picture: {run / 'comparison.png'}\nfigures: {run / 'evaluation.json'}")
 
 

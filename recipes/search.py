@@ -12,6 +12,7 @@ import quantnas_ext  # noqa: F401 (before torch, so that its threads wait withou
 # isort: split
 import argparse
 import contextlib
+import dataclasses
 import os
 import shutil
 import time
@@ -24,7 +25,8 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from quantnas_ext.architecture import Architecture
+from quantnas_ext.architecture import Architecture, filed_costs
+from quantnas_ext.costs.counted import CostCounter
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.fixed_choices import fix_operations
 from quantnas_ext.errors import InputError
@@ -32,7 +34,7 @@ from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
-from quantnas_ext.reporting.table import Column, decimals, format_table
+from quantnas_ext.reporting.table import Column, costs_text, decimals, format_table
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.runs.history import SearchHistory
@@ -175,13 +177,12 @@ def _search(config: Config, resume: bool, held: contextlib.ExitStack) -> Archite
         plot_distributions(history.to_dict(), run / "plots" / "distributions.png")
         plot_search(history.to_dict(), run / "plots" / "search.png")
         draw_architecture(
-            stages, choices, run / "plots" / "architecture.png", title=config.space.name, cost=architecture.cost
+            stages, choices, run / "plots" / "architecture.png", title=config.space.name, costs=architecture.costs
         )
         confident = [probability for probability in strategy.distribution.confidences().values() if probability > 0.5]
         print(
-            f"found in {seconds:.0f} s: {architecture.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32, "
-            f"{architecture.cost['bytes'] / 1e3:.1f} kB; joint probability above 0.5 in {len(confident)} of "
-            f"{len(strategy.distribution.tree.roots())} blocks"
+            f"found in {seconds:.0f} s: {costs_text(architecture.costs)}; joint probability above 0.5 in "
+            f"{len(confident)} of {len(strategy.distribution.tree.roots())} blocks"
         )
         print(*strategy.objective.spent(choices), run / "architecture.yaml", sep="\n")
         print(f"derived from epoch {derived['epoch']}; on validation crops, before any training of its own:")
@@ -214,12 +215,13 @@ def _save_others(
 ) -> list[dict[str, Any]]:
     """Write the next most probable architectures as ``architecture_2.yaml`` and so on, and say what all of them are."""
     described = []
+    counter = CostCounter(build_space(found.space, found.arguments), filed_costs(found.space))
     # Among equally probable ones the found one comes first.
     top = [(log_probability, operations | choices) for log_probability, choices in strategy.top_architectures(count)]
     top.sort(key=lambda entry: entry[1] != found.choices)
     for rank, (log_probability, choices) in enumerate(top, start=1):
         name = "architecture.yaml" if rank == 1 else f"architecture_{rank}.yaml"
-        ranked = Architecture.of(found.space, found.arguments, choices, found.provenance)
+        ranked = dataclasses.replace(found, choices=choices, costs=counter.of(choices))
         if rank > 1:
             ranked.save(run / name)
         described.append({"file": name, "log_probability": log_probability, **ranked.cost})

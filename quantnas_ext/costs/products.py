@@ -43,9 +43,9 @@ class ProductCounter(TorchDispatchMode):
         return torch.empty_strided(*layout, dtype=dtype, device="meta")
 
     def _run(self, func: Any, args: Any, kwargs: Any, key: Any) -> Any:
-        formula = _VECTOR_PRODUCTS.get(func._overloadpacket) or flop_registry.get(func._overloadpacket)
+        formula: Any = _VECTOR_PRODUCTS.get(func._overloadpacket) or flop_registry.get(func._overloadpacket)
         if formula is None and func not in self._whole:
-            with self:
+            with self:  # what consists of other operations
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result

@@ -6,6 +6,9 @@ from torch import nn
 
 from quantnas_ext.errors import InputError
 
+SR_COST_INPUTS = ((1, 3, 32, 32), (1, 3, 256, 256))
+"""Inputs for which BitOps of super-resolution are reported: those of Shvetsov et al. (2024), and a larger one."""
+
 
 def smallest_side(network: nn.Module) -> int:
     """Pixels that either side of a low-resolution input needs: the network's or space's ``smallest_side``, else 1."""

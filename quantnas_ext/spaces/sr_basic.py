@@ -22,6 +22,7 @@ from quantnas_ext.spaces.arguments import (
     check_scale,
 )
 from quantnas_ext.spaces.diagram import Stage
+from quantnas_ext.spaces.input_size import SR_COST_INPUTS
 
 BODY_SCALE = 0.2
 """What variant A of the body cell multiplies its residual branch with."""
@@ -100,6 +101,9 @@ class SRBasicSpace(ModelSpace):
             precision, ``first_bits`` without a head, or an activation quantizer that is unknown or has no step for a
             precision.
     """
+
+    COST_INPUTS = SR_COST_INPUTS
+    """Inputs for which an architecture file says the BitOps."""
 
     PINNED_PRECISIONS = ("first_bits", "last_bits")
     """Arguments that fix a precision outside the search."""

@@ -28,6 +28,7 @@ from quantnas_ext.spaces.arguments import (
     check_scale,
 )
 from quantnas_ext.spaces.diagram import Stage
+from quantnas_ext.spaces.input_size import SR_COST_INPUTS
 
 STEPS = 3
 """Distilling steps of a cell; one more body block follows them."""
@@ -129,6 +130,9 @@ class SRRFDNSpace(ModelSpace):
             ``first_bits`` where the first cell shares its choices, or an activation quantizer that is unknown or has
             no step for a precision.
     """
+
+    COST_INPUTS = SR_COST_INPUTS
+    """Inputs for which an architecture file says the BitOps."""
 
     PINNED_PRECISIONS = ("first_bits", "last_bits", "fixed_bits")
     """Arguments that fix a precision outside the search."""
