@@ -28,7 +28,9 @@ def prepare_nni() -> None:
     NNI wraps every class of `torch.nn` at import and warns of the one that is neither a module nor known to it,
     `torch.nn.Buffer`, new in torch 2.5; it passes the class through unchanged, which is right. Only that message is
     silenced, only during this import, and the caller's warning filters come back afterwards. Another framework that
-    `NNI_FRAMEWORK` in the environment asks for, by which NNI's modules would be others, is set aside.
+    `NNI_FRAMEWORK` in the environment asks for, by which NNI's modules would be others, is set aside. Strategies come
+    before the modules of one-shot search: the other way round NNI's imports go in a circle, of which it notices nothing
+    but puts a class that always fails in place of each one-shot strategy.
     """
     importlib.import_module("nni.common.framework").set_default_framework("pytorch")
     with warnings.catch_warnings():
@@ -38,6 +40,7 @@ def prepare_nni() -> None:
             category=RuntimeWarning,
         )
         importlib.import_module("nni.nas.nn.pytorch")
+        importlib.import_module("nni.nas.strategy")
 
 
 @functools.cache

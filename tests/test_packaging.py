@@ -59,7 +59,7 @@ def test_the_wheel_holds_every_module_and_configuration(installed: Path) -> None
 
 def test_the_installed_wheel_finds_its_configurations(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from quantnas_ext import config\n"
+        "from quantnas_ext.runs import config\n"
         "config.load_config('demo')\n"
         "print(config.__file__, config.shipped_configs()['demo'], sep='\\n')\n"
     )

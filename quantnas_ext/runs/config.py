@@ -315,7 +315,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None
 
 def shipped_configs() -> dict[str, Path]:
     """The configurations that come with the package, by name; in a checkout they lie beside it."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "recipes" / "configs", package.parent / "recipes" / "configs"):
         if folder.is_dir():
             return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

@@ -9,11 +9,11 @@ import pytest
 from skimage import data
 
 from quantnas_ext import notices
-from quantnas_ext.sr.data import seen_images
 from quantnas_ext.sr.data.degradation import crop_to_multiple, downscale
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import write_png
 from quantnas_ext.sr.data.patches import PatchDataset, split_dataset
+from quantnas_ext.sr.training import seen_images
 from quantnas_ext.sr.training.seen_images import note_seen_images
 
 

@@ -323,7 +323,7 @@ def test_a_sample_without_its_batch_gives_what_a_batch_of_one_does(evaluation: s
         torch.testing.assert_close(one, other)
 
 
-def test_plans_of_merging_do_not_pile_up() -> None:
+def test_computations_of_draws_do_not_pile_up() -> None:
     torch.manual_seed(0)
     space = TwoBlocks(SINGLES, [4, 8])
     strategy = supernet(space, relaxation="dropout", quantization="none")
@@ -331,4 +331,4 @@ def test_plans_of_merging_do_not_pile_up() -> None:
         for _ in range(MOST_COMPUTATIONS + 100):
             strategy.distribution.draw()
             space(torch.ones(1, 6, 1, 1))
-    assert 0 < len(space.both._plans) <= MOST_COMPUTATIONS
+    assert 0 < len(space.both._computations) <= MOST_COMPUTATIONS

@@ -36,7 +36,7 @@ DEEPEST = 5
 DIGEST = "sha256:"
 """How digests begin, which say nothing to a reader."""
 
-_LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<frozen")
+_LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]), "<frozen")
 _OF_MODULES = frozenset(vars(nn.Module()))
 
 
