@@ -18,6 +18,7 @@ from pathlib import Path
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.paths import path_argument
+from quantnas_ext.reporting.table import costs_text
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.runs.run_folder import Folder, RunFolder
@@ -98,8 +99,8 @@ def draw(config: Config, count: int, bitops_budget: float | None, output: str) -
     with atomic_folder(folder) as temporary:
         for index, architecture in enumerate(architectures):
             architecture.save(temporary / f"architecture_{index:03}.yaml")
-    costs = [architecture.cost["bitops_32"] / 1e9 for architecture in architectures]
-    print(f"{count} architectures, drawn {how}: {min(costs):.3f} to {max(costs):.3f} GBitOps at 32x32\n{folder}")
+    first = sorted((architecture.costs[0] for architecture in architectures), key=lambda cost: cost.value)
+    print(f"{count} architectures, drawn {how}: {costs_text([first[0], first[-1]], ' to ')}\n{folder}")
 
 
 def at_one_precision(architecture: str, precision: str, output: str) -> None:
@@ -110,7 +111,7 @@ def at_one_precision(architecture: str, precision: str, output: str) -> None:
     check_new_file(output)
     changed = Architecture.load(architecture).with_precision(precision)
     changed.save(output)
-    print(f"{changed.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32\n{output}")
+    print(costs_text(changed.costs), output, sep="\n")
 
 
 def search_in_two_steps(config: Config) -> None:
@@ -152,12 +153,13 @@ def darts_search(config: Config) -> None:
     for key in ("bitops_budget", "bytes_budget", "latency_budget"):
         if getattr(config.search, key) is not None:
             raise InputError(f"NNI's DARTS keeps no budget; set 'search.{key}' to null")
+    if any(wanted.budget is not None for wanted in config.search.costs):
+        raise InputError("NNI's DARTS keeps no budget; take those in 'search.costs' out")
     run.check()
     from quantnas_ext.sr.baseline_searches import search_with_darts
 
     architecture, seconds = search_with_darts(config, run)
-    bitops = architecture.cost["bitops_32"] / 1e9
-    print(f"found in {seconds:.0f} s: {bitops:.3f} GBitOps at 32x32\n{run.architecture}")
+    print(f"found in {seconds:.0f} s: {costs_text(architecture.costs)}\n{run.architecture}")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def train(run: RunFolder, given: list[str]) -> None:
 def evaluate(config: Config, run: RunFolder) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
     from quantnas_ext.architecture import Architecture
-    from quantnas_ext.reporting.table import BITOPS_32, BITOPS_256, BYTES, PSNR, SSIM, format_table
+    from quantnas_ext.reporting.table import PSNR, SSIM, cost_column, format_table
     from quantnas_ext.spaces import scale_of
     from quantnas_ext.sr.data.degradation import upscale_bicubic
     from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
@@ -124,9 +124,9 @@ def evaluate(config: Config, run: RunFolder) -> None:
     (images,) = with_photographs(config.data, scale).test.values()
     result = {"bicubic": evaluate_bicubic(images, scale, nested=config.data.nested).mean}
     for training, network in networks.items():
-        cost = Architecture.load(folders[training].architecture).cost
+        costs = Architecture.load(folders[training].architecture).costs
         scores = evaluate_folder(network, images, scale, name=training, nested=config.data.nested)
-        result[training] = {**scores.mean, **cost}
+        result[training] = {**scores.mean, **{cost.key: cost.value for cost in costs}}
     write_json(result, run.evaluation)
 
     found = EvaluationPairs(images, scale, nested=config.data.nested)
@@ -139,8 +139,8 @@ def evaluate(config: Config, run: RunFolder) -> None:
     ]
     comparison_picture(columns, run.comparison, names=[pair.name for pair in pairs])
     rows = [{"network": name.replace("_", " "), **figures} for name, figures in result.items()]
-    print(f"\n{len(pairs)} held-out photographs, x{scale}; BitOps for inputs of 32x32 and 256x256 pixels")
-    print(format_table(rows, ["network", PSNR, SSIM, BITOPS_32, BITOPS_256, BYTES]))
+    print(f"\n{len(pairs)} held-out photographs, x{scale}")
+    print(format_table(rows, ["network", PSNR, SSIM, *map(cost_column, costs)]))
     print(f"picture: {run.comparison}\nfigures: {run.evaluation}")
 
 

@@ -16,6 +16,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.files.schema import read_yaml
 from quantnas_ext.genotype import import_genotype
+from quantnas_ext.reporting.table import costs_text
 from quantnas_ext.runs import command_line
 from quantnas_ext.sr.evaluation.score_files import check_new_file
 
@@ -50,8 +51,7 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f"--set '{text}': {error}") from error
     architecture = import_genotype(arguments.genotype, arguments.space, values)
     architecture.save(arguments.output)
-    cost = architecture.cost
-    print(f"{cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32, {cost['bytes'] / 1e3:.1f} kB\n{arguments.output}")
+    print(costs_text(architecture.costs), arguments.output, sep="\n")
 
 
 if __name__ == "__main__":

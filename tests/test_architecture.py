@@ -1,5 +1,6 @@
 """The architecture file: exact round trip, checked content."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import torch
 import yaml
 from nni.nas.nn.pytorch import InputChoice, ModelSpace
 
-from quantnas_ext.architecture import Architecture
+from quantnas_ext.architecture import Architecture, filed_costs
+from quantnas_ext.costs.cost import BitOps, Cost, ParameterBytes
+from quantnas_ext.costs.counted import CostCounter
+from quantnas_ext.costs.tracing import TracedLayer
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
-from quantnas_ext.quantization import QuantConv2d
+from quantnas_ext.quantization import Precision, QuantConv2d
 from quantnas_ext.spaces import SPACES, SRBasicSpace
 
 
@@ -69,7 +74,7 @@ def damaged(architecture: Architecture, tmp_path: Path, change: Any) -> Path:
     ("change", "message"),
     [
         (lambda c: c.update(format="other"), "not an architecture file"),
-        (lambda c: c.update(version=2), "version 2"),
+        (lambda c: c.update(version=3), "version 3; .* versions up to 2"),
         (lambda c: c.pop("choices"), "lacks the section 'choices'"),
         (lambda c: c.update(chioces={}), "did you mean 'choices'"),
         (lambda c: c["space"].update(name="sr_basics"), "did you mean 'sr_basic'"),
@@ -81,13 +86,18 @@ def damaged(architecture: Architecture, tmp_path: Path, change: Any) -> Path:
         (lambda c: c["choices"].pop("tail_1"), "lacks choice 'tail_1'"),
         (lambda c: c["choices"].update(head_0__conv_3x3__bits=4.0), "choice 'head_0__conv_3x3__bits'"),
         (lambda c: c["choices"].update(head_0="\x1b[31m" + "x" * 10_000), "head_0"),
-        (lambda c: c["cost"].update(bytes="many"), "cost 'bytes'"),
-        (lambda c: c["cost"].update(bytes=True), "cost 'bytes'"),
-        (lambda c: c["cost"].update(bitops_32=-1), "cost 'bitops_32'"),
-        (lambda c: c["cost"].update(bitops_32=float("nan")), "cost 'bitops_32'"),
-        (lambda c: c["cost"].update(bitops_32=10**4000), "cost 'bitops_32'"),
-        (lambda c: c["cost"].pop("bitops_256"), "lacks cost 'bitops_256'"),
-        (lambda c: c["cost"].update(bytez=1), "did you mean 'bytes'"),
+        (lambda c: c["costs"][2].update(value="many"), "cost 'bytes' should be a number"),
+        (lambda c: c["costs"][2].update(value=True), "cost 'bytes' should be a number"),
+        (lambda c: c["costs"][0].update(value=-1), "cost 'bitops' should be a number"),
+        (lambda c: c["costs"][0].update(value=float("nan")), "cost 'bitops' should be a number"),
+        (lambda c: c["costs"][0].update(value=10**4000), "cost 'bitops' should be a number"),
+        (lambda c: c["costs"][1].update(input=[3]), "input of cost 'bitops', .3. is not the shape"),
+        (lambda c: c["costs"][1].update(inputs=[1, 3]), "did you mean 'input'"),
+        (lambda c: c["costs"][1].update(input=[1, 3, 32, 32]), "cost 'bitops_32' is there twice"),
+        (lambda c: c["costs"].append("macs"), "should have a name and a value"),
+        (lambda c: c.update(costs={"bitops_32": 1, "bytes": 2}), "lacks cost 'bitops_256'"),
+        (lambda c: c.update(costs={"bytez": 1}), "did you mean 'bytes'"),
+        (lambda c: c.update(costs="dear"), "lacks the section 'costs' or has something else"),
         (lambda c: c.update(version=True), "version True"),
         (lambda c: c["space"]["arguments"].update(scale=2.0), "scale 2.0 is not possible"),
         (lambda c: c["space"]["arguments"].update(width=10**9), "width 1000000000 .* at most 4096"),
@@ -127,3 +137,38 @@ def test_the_inputs_chosen_in_a_foreign_space_are_lists_of_distinct_values_of_th
     for wrong in (0, [0], [0, 0], [0, 3], [0, True], [0, 1.0], "01"):
         with pytest.raises(InputError, match="'inputs'"):
             Architecture("inputs", {}, {"inputs": wrong}).build()
+
+
+def test_costs_of_any_task_are_filed_by_name_and_input_and_a_counter_finds_them_from_the_space(tmp_path: Path) -> None:
+    costs = [BitOps((2, 3, 12, 20)), Macs((1, 3, 8, 8)), ParameterBytes((1, 3, 8, 8))]
+    counter = CostCounter(SRBasicSpace(**ARGUMENTS), costs)
+    for _ in range(5):
+        sample: dict[str, Any] = {}
+        SRBasicSpace(**ARGUMENTS).random(sample)
+        choices = ChoiceTree.of(SRBasicSpace(**ARGUMENTS)).complete(sample)
+        architecture = Architecture.of("sr_basic", ARGUMENTS, choices, costs=costs)
+        assert list(architecture.cost) == ["bitops_3x12x20", "macs_8", "bytes"]
+        assert counter.of(choices) == architecture.costs
+    architecture.save(tmp_path / "architecture.yaml")
+    assert Architecture.load(tmp_path / "architecture.yaml").costs == architecture.costs
+    assert Architecture.of("sr_basic", ARGUMENTS, choices).costs == CostCounter(
+        SRBasicSpace(**ARGUMENTS), filed_costs("sr_basic")
+    ).of(choices)
+
+
+class Macs(Cost):
+    """Multiply-accumulates."""
+
+    name = "macs"
+
+    def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
+        return float(layer.macs)
+
+
+def test_a_space_that_names_no_inputs_is_filed_without_costs(
+    architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(SPACES, "inputs", InputSpace)
+    assert filed_costs("inputs") == []
+    replace(architecture, costs=()).save(tmp_path / "architecture.yaml")
+    assert Architecture.load(tmp_path / "architecture.yaml").costs == ()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from quantnas_ext.arguments import shape
 from quantnas_ext.costs.tracing import TracedLayer, trace_layers
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
 from quantnas_ext.distribution.choices import Context
+from quantnas_ext.errors import InputError, shown, unknown_name
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 
 
@@ -20,24 +21,44 @@ from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 class Cost:
     """A cost that is a sum over layers, each with a value for each precision.
 
-    A new cost is one subclass with a ``name`` and a ``layer_cost``.
+    A new cost is one subclass with a ``name`` and a ``layer_cost``, or with ``terms`` of its own. ``register_cost``
+    makes it known to configurations; what it is configured with are further fields of the dataclass.
 
     Attributes:
+        name: how configurations, logs and files call it.
+        depends_on_input: whether it differs between inputs.
         input_shape: the input for which it is counted, with its batch dimension.
 
     Raises:
         InputError: for what is no such shape.
     """
 
+    name: ClassVar[str]
+    depends_on_input: ClassVar[bool] = True
     input_shape: tuple[int, ...] = (1, 3, 32, 32)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", shape("input_shape", self.input_shape))
 
-    @property
-    def name(self) -> str:
-        """How logs and files call it."""
-        raise NotImplementedError(f"{type(self).__name__} has no name")
+    @classmethod
+    def configured(cls, input_shape: tuple[int, ...], arguments: Mapping[str, Any]) -> Cost:
+        """The cost that a configuration describes.
+
+        Args:
+            input_shape: the input for which it is counted.
+            arguments: plain values, by the names of the dataclass's further fields.
+
+        Raises:
+            InputError: for an unknown or missing argument, or a value that it cannot take.
+        """
+        known = [field.name for field in fields(cls) if field.name != "input_shape"]
+        for name in arguments:
+            if name not in known:
+                raise unknown_name(f"argument of cost '{cls.name}'", name, known)
+        try:
+            return cls(input_shape=input_shape, **arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"cost '{cls.name}' cannot be made from {shown(dict(arguments))}: {error}") from error
 
     def fingerprint(self) -> dict[str, Any]:
         """What it counts, as plain values: a search goes on only with costs of the same fingerprints."""
@@ -77,6 +98,27 @@ class Cost:
         return sum(self.terms(network).values())
 
 
+COSTS: dict[str, type[Cost]] = {}
+"""The costs that a configuration can name."""
+
+_CostType = TypeVar("_CostType", bound=type[Cost])
+
+
+def register_cost(cost: _CostType) -> _CostType:
+    """Class decorator: make a cost known by its ``name``.
+
+    Raises:
+        InputError: when it is no cost, has no name, or another one has it.
+    """
+    name = getattr(cost, "name", None)
+    if not (isinstance(cost, type) and issubclass(cost, Cost) and isinstance(name, str) and name):
+        raise InputError(f"{shown(cost)} cannot be registered; give a subclass of Cost whose 'name' is a text")
+    if COSTS.setdefault(name, cost) is not cost:
+        raise InputError(f"{cost.__name__} cannot be cost '{name}', as {COSTS[name].__name__} is; name it differently")
+    return cost
+
+
+@register_cost
 @dataclass(frozen=True)
 class BitOps(Cost):
     """Bit operations: multiply-accumulates times weight bits times activation bits, summed over all layers.
@@ -85,16 +127,14 @@ class BitOps(Cost):
     A layer that is not quantized counts with 32 x 32 bits.
     """
 
-    @property
-    def name(self) -> str:
-        """``bitops``."""
-        return "bitops"
+    name = "bitops"
 
     def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
         """``MACs * weight bits * activation bits``."""
         return float(layer.macs * precision.weight_bits * precision.activation_bits)
 
 
+@register_cost
 @dataclass(frozen=True)
 class ParameterBytes(Cost):
     """Bytes of the parameters: weights at their bits; all else at four bytes each.
@@ -103,10 +143,8 @@ class ParameterBytes(Cost):
     fixed ones (HWGQ).
     """
 
-    @property
-    def name(self) -> str:
-        """``bytes``."""
-        return "bytes"
+    name = "bytes"
+    depends_on_input = False
 
     def layer_cost(self, layer: TracedLayer, precision: Precision) -> float:
         """Bytes of one layer."""

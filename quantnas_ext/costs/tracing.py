@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,12 +12,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from nni.mutable import Mutable
 from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from quantnas_ext.costs.dry_run import SharedVariants, dry_run, refuse_searched_shapes
+from quantnas_ext.costs.products import ProductCounter
 from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.choice_block import SharedInput
@@ -24,6 +27,8 @@ from quantnas_ext.nn.mutable_layers import searched_precision
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
 from quantnas_ext.quantization.protocol import DEFAULT, numbers_stored
+
+_log = logging.getLogger(__name__)
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
@@ -65,8 +70,9 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
     """Run a copy of a model space, supernet or concrete network once and list its layers.
 
     Every candidate of every layer choice is run, so layers under all choices are seen; neither the model nor torch's
-    random state is touched. MACs are those of convolutions, transposed ones too, and linear layers; torch's own counter
-    runs along, so that nothing else that multiplies matrices goes unnoticed.
+    random state is touched. The copy runs on the ``meta`` device, which computes shapes alone; a model that needs
+    values, say for a branch, runs on its own device. MACs are those of convolutions, transposed ones too, and linear
+    layers; torch's own counter runs along, so that nothing else that multiplies matrices goes unnoticed.
 
     Args:
         model: space, supernet or network.
@@ -78,13 +84,49 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
             the layers that are counted; when one layer stands under different choices.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        model = copy.deepcopy(model).eval()
-        trace = _Trace(model)
-        with _unfused(), trace.counter:
-            dry_run(model, input_shape, device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _unfused():
+        try:
+            trace = _run(_without_values(model), input_shape, torch.device("meta"))
+        except Exception as error:  # of whatever kind the model makes of it
+            trace = _run(copy.deepcopy(model), input_shape, device)  # which says what is wrong with a model that is
+            _log.info("%s computes from values, so its costs were counted with them: %s", type(model).__name__, error)
     trace.refuse_uncounted()
     return trace.layers(input_shape[0])
+
+
+def _run(model: nn.Module, input_shape: tuple[int, ...], device: torch.device) -> _Trace:
+    """Run a copy that may be changed."""
+    trace = _Trace(model.eval())
+    with trace.hooks(), trace.counter:
+        dry_run(model, input_shape, device)
+    return trace
+
+
+def _without_values(model: nn.Module) -> nn.Module:
+    """A copy whose tensors are on the ``meta`` device, so that it computes shapes only.
+
+    As ``copy.deepcopy``, which takes longer than the run does: what is empty or never changes is most of a large space.
+    """
+    modules = list(model.modules())
+    copies: dict[int, Any] = {id(module): object.__new__(type(module)) for module in modules}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        copies[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    for module in modules:
+        for value in getattr(module, "trace_kwargs", {}).values():
+            if isinstance(value, Mutable) and not isinstance(value, nn.Module):
+                copies[id(value)] = value
+        twin = vars(copies[id(module)])
+        for name, value in vars(module).items():
+            if value is None or isinstance(value, (bool, int, float, str)):
+                twin[name] = value
+            elif isinstance(value, dict) and not value:
+                twin[name] = value.copy()
+            elif id(value) in copies:
+                twin[name] = copies[id(value)]
+            else:
+                twin[name] = copy.deepcopy(value, copies)
+    return copies[id(model)]
 
 
 @contextmanager
@@ -112,21 +154,15 @@ class _Trace:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        # Products with a single vector are the only ones that the counter leaves out.
-        self.counter = FlopCounterMode(
-            display=False,
-            custom_mapping={
-                torch.ops.aten.mv: lambda matrix, *_, **__: 2 * math.prod(matrix),
-                torch.ops.aten.addmv: lambda _, matrix, *__, **___: 2 * math.prod(matrix),
-            },
-        )
+        self.counter = ProductCounter()
         self._model = model
         self._macs: dict[nn.Module, int] = {}
         self._operations: dict[nn.Module, int] = {}  # of a module itself, without its children's
         self._contexts: dict[nn.Module, set[frozenset[Context]]] = {}
         self._chosen: list[Context] = []
         self._open: list[list[int]] = []  # for every running module: count at its begin, and what its children counted
-        for path, module in model.named_modules():
+        self._paths = {module: path for path, module in model.named_modules()}
+        for module, path in self._paths.items():
             refuse_searched_shapes(path, module)
             if isinstance(module, LayerChoice):
                 module.forward = self._all_candidates(module)  # type: ignore[method-assign]
@@ -134,8 +170,6 @@ class _Trace:
                 module.forward = partial(SharedInput.forward, module)  # type: ignore[method-assign]
             elif isinstance(module, QuantizedLayer):  # finding steps takes most of the time, and no step is needed
                 module.operands = partial(_as_they_are, module)  # type: ignore[method-assign]
-            module.register_forward_pre_hook(self._begin)
-            module.register_forward_hook(self._end, with_kwargs=True)
 
     def _all_candidates(self, choice: LayerChoice) -> Any:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -148,12 +182,26 @@ class _Trace:
 
         return forward
 
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """Listen to the model; one hook for all modules of the process, as hooks for each take longer than the run."""
+        begin = register_module_forward_pre_hook(self._begin)
+        end = register_module_forward_hook(self._end, with_kwargs=True)
+        try:
+            yield
+        finally:
+            begin.remove()
+            end.remove()
+
     def _begin(self, module: nn.Module, inputs: Any) -> None:
-        self._open.append([self.counter.get_total_flops(), 0])
+        if module in self._paths:
+            self._open.append([self.counter.total, 0])
 
     def _end(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        if module not in self._paths:
+            return
         begin, below = self._open.pop()
-        whole = self.counter.get_total_flops() - begin
+        whole = self.counter.total - begin
         if self._open:
             self._open[-1][1] += whole
         self._operations[module] = self._operations.get(module, 0) + whole - below
@@ -167,7 +215,7 @@ class _Trace:
         """Complain of modules that computed something else than what their layer types say."""
         wrong = [
             f"{path!r} ({type(module).__name__})"
-            for path, module in self._model.named_modules()
+            for module, path in self._paths.items()
             if self._operations.get(module, 0) != 2 * self._macs.get(module, 0)
             or (isinstance(module, FUSED) and module in self._operations)
         ]

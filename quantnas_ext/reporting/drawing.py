@@ -13,8 +13,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import EngFormatter
 
+from quantnas_ext.costs.counted import CountedCost
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.quantization.precision import Precision
 from quantnas_ext.reporting.candidates import Candidate
@@ -30,6 +30,7 @@ from quantnas_ext.reporting.figures import (
 )
 from quantnas_ext.reporting.geometry import SUM_RADIUS, Box, Layout, Panel, Point, Wire
 from quantnas_ext.reporting.layout import lay_out
+from quantnas_ext.reporting.table import costs_text
 
 if TYPE_CHECKING:  # importing a space imports NNI, which drawings do not need
     from quantnas_ext.spaces.diagram import Stage
@@ -52,7 +53,7 @@ def draw_architecture(
     path: str | Path,
     *,
     title: str = "",
-    cost: Mapping[str, float] | None = None,
+    costs: Sequence[CountedCost] = (),
     ends: tuple[str, str] = ("LR image", "SR image"),
 ) -> Path:
     """Draw an architecture into a .png, .pdf or .svg; see `architecture_figure`.
@@ -60,7 +61,7 @@ def draw_architecture(
     Raises:
         InputError: as ``architecture_figure``, or when the path cannot be written.
     """
-    return save_figure(architecture_figure(stages, chosen, title=title, cost=cost, ends=ends), path)
+    return save_figure(architecture_figure(stages, chosen, title=title, costs=costs, ends=ends), path)
 
 
 def architecture_figure(
@@ -68,7 +69,7 @@ def architecture_figure(
     chosen: Mapping[str, Candidate],
     *,
     title: str = "",
-    cost: Mapping[str, float] | None = None,
+    costs: Sequence[CountedCost] = (),
     ends: tuple[str, str] = ("LR image", "SR image"),
 ) -> Figure:
     """The stages from left to right, in as many rows as needed.
@@ -80,7 +81,7 @@ def architecture_figure(
         stages: the macro-structure, from a space's ``diagram()``.
         chosen: what stands in every block, by label, see `quantnas_ext.reporting.candidates.chosen_candidates`.
         title: written above the drawing.
-        cost: BitOps and bytes to write under the title: ``bitops_32``, ``bitops_256``, ``bytes``; each may be missing.
+        costs: what to write under the title.
         ends: names of what goes in and what comes out.
 
     Raises:
@@ -101,7 +102,7 @@ def architecture_figure(
     end_widths = (_text_width(ends[0], 8, bold=True) + _END_GAP, _text_width(ends[1], 8, bold=True) + _END_GAP)
     layout = lay_out(stages, (_box_width(found), _BOX_HEIGHT), end_widths)
 
-    subtitle = _cost_line(cost or {})
+    subtitle = costs_text(costs, separator="   ·   ")
     header = (0.3 if title else 0) + (0.24 if subtitle else 0)
     header_width = max(_text_width(title, 11, bold=True), _text_width(subtitle, 8))
     width = max(layout.width, header_width) + 2 * _MARGIN
@@ -128,20 +129,6 @@ def architecture_figure(
         axes.text(x, y, name, fontsize=8, fontweight="bold", color=INK, va="center_baseline", gid=f"end:{name}")
     _draw_legend(axes, {candidate.precision for candidate in found.values()}, layout)
     return figure
-
-
-def _cost_line(cost: Mapping[str, float]) -> str:
-    """BitOps and bytes in one line of text."""
-    parts = [
-        (key, unit, context)
-        for key, unit, context in (
-            ("bitops_32", "BitOps", " at 32 × 32"),
-            ("bitops_256", "BitOps", " at 256 × 256"),
-            ("bytes", "B", " of parameters"),
-        )
-        if key in cost
-    ]
-    return "   ·   ".join(EngFormatter(unit, places=2)(cost[key]) + context for key, unit, context in parts)
 
 
 def _text_width(text: str, size: float, *, bold: bool = False) -> float:

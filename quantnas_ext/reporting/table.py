@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prettytable import HRuleStyle, PrettyTable, TableStyle, VRuleStyle
 
 from quantnas_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from quantnas_ext.costs.counted import CountedCost
 
 MISSING = "-"
 
@@ -53,9 +56,24 @@ def si_prefix(unit: str = "") -> Callable[[float], str]:
 PSNR = Column("psnr", "PSNR, dB", decimals(2))
 SSIM = Column("ssim", "SSIM", decimals(4))
 LPIPS = Column("lpips", "LPIPS", decimals(4))
-BITOPS_32 = Column("bitops_32", "BitOps at 32 × 32", si_prefix())
-BITOPS_256 = Column("bitops_256", "BitOps at 256 × 256", si_prefix())
-BYTES = Column("bytes", "parameters", si_prefix("B"))
+
+
+def cost_column(cost: CountedCost) -> Column:
+    """The column for a cost, under the key that it has in files of scores: ``BitOps at 32 × 32``."""
+    title, unit = {"bitops": ("BitOps", ""), "bytes": ("parameters", "B")}.get(cost.name, (cost.name, ""))
+    return Column(cost.key, title + _at(cost), si_prefix(unit))
+
+
+def costs_text(costs: Iterable[CountedCost], separator: str = ", ") -> str:
+    """Costs in a line: ``1.93 GBitOps at 32 × 32, 35.21 kB of parameters``."""
+    units = {"bitops": ("BitOps", ""), "bytes": ("B", " of parameters")}
+    words = [(cost, *units.get(cost.name, ("", f" {cost.name}"))) for cost in costs]
+    return separator.join(si_prefix(unit)(cost.value) + what + _at(cost) for cost, unit, what in words)
+
+
+def _at(cost: CountedCost) -> str:
+    side = cost.place if "x" in cost.place or not cost.place else f"{cost.place} × {cost.place}"
+    return f" at {side}" if side else ""
 
 
 def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column | str], *, markdown: bool = False) -> str:

@@ -21,11 +21,13 @@ from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.files.paths import expanded, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
 from quantnas_ext.quantization.precision import Precision
+from quantnas_ext.runs.plugins import import_plugins
 from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.search.options import BatchOptions, LoopOptions, StrategyOptions
 
 __all__ = [
     "Config",
+    "CostConfig",
     "DataConfig",
     "SearchConfig",
     "SpaceConfig",
@@ -81,6 +83,25 @@ class DataConfig(BatchOptions):
 
 
 @dataclass(frozen=True)
+class CostConfig:
+    """One cost of a search, with its goal.
+
+    Attributes:
+        cost: Name of the cost: `bitops`, `bytes`, `latency_ms`, or one that a plugin registers.
+        budget: Most that the found network may cost, which the search meets by itself in place of the penalty.
+        penalty: Weight of the expected cost, relative to that at the start.
+        input: Shape of the input for which it is counted, with its batch; None for one colour image of 32x32.
+        arguments: What else the cost is made with.
+    """
+
+    cost: str = ""
+    budget: float | None = number(None, above=0)
+    penalty: float = 0.0
+    input: list[int] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class SearchConfig(StrategyOptions, LoopOptions):
     """The bilevel search of architecture and weights: options of its loop and its strategy, goals, and the rest.
 
@@ -96,6 +117,7 @@ class SearchConfig(StrategyOptions, LoopOptions):
         latency_penalty: Weight of the expected latency, relative to that at the start.
         latency_budget: Most milliseconds, by the table, of the found network, in place of the penalty; None for no
             budget.
+        costs: Further costs, or those above in full: each with a penalty or a budget.
         operations: Architecture file whose operations are kept, so that only precisions are searched; None searches
             both.
         top_k: How many of the most probable architectures are written.
@@ -110,6 +132,7 @@ class SearchConfig(StrategyOptions, LoopOptions):
     latency_table: str | None = None
     latency_penalty: float = 0.0
     latency_budget: float | None = number(None, above=0)
+    costs: list[CostConfig] = field(default_factory=list)
     operations: str | None = None
     top_k: int = number(1, least=1, most=1000, decides=False)
     threads: int | None = number(None, least=1, decides=False)
@@ -150,6 +173,7 @@ class Config:
     Attributes:
         seed: Seed of every random number; NumPy takes 32 bits.
         run: Folder that holds all results of the run.
+        plugins: Modules of yours to import first, by name or as paths of `.py` files: they register costs or spaces.
         space: The model space.
         data: The images.
         search: The search.
@@ -158,6 +182,7 @@ class Config:
 
     seed: int = number(0, least=0, most=2**32 - 1)
     run: str = field(default="runs/demo", metadata={"decides": False})
+    plugins: list[str] = field(default_factory=list)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -191,6 +216,7 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
     config = _build(values, f"{source} with --set {' '.join(overrides)}" if overrides else source, whole=True)
     if path_or_name is not None and not any(override.startswith("run=") for override in overrides):
         config = _at_its_place(config, path)
+    import_plugins(config.plugins)
     return config
 
 
@@ -359,7 +385,9 @@ def _with_paths(config: Config, change: Callable[[str, str], str]) -> Config:
         latency_table=change_if_any("search.latency_table", search.latency_table),
         operations=change_if_any("search.operations", search.operations),
     )
-    return dataclasses.replace(config, run=change("run", config.run), data=data, search=search)
+    plugins = [change(f"plugins[{i}]", name) if name.endswith(".py") else name for i, name in enumerate(config.plugins)]
+    run = change("run", config.run)
+    return dataclasses.replace(config, run=run, plugins=plugins, data=data, search=search)
 
 
 def _check_precision(precision: int | str) -> None:

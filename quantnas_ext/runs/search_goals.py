@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from quantnas_ext.costs.cost import BitOps, Cost, ParameterBytes
+import quantnas_ext.costs.latency.table  # noqa: F401 (registers its cost)
+from quantnas_ext.costs.cost import COSTS
 from quantnas_ext.costs.goals import Budget, Penalty
-from quantnas_ext.costs.latency.table import LatencyTable
-from quantnas_ext.runs.config import SearchConfig
+from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.runs.config import CostConfig, SearchConfig
 
 COST_INPUT = (1, 3, 32, 32)
-"""Input for which BitOps are counted, as in the paper."""
+"""Input for which costs are counted where none is named, as in the paper."""
 
 
 def goals_of(config: SearchConfig) -> list[Penalty | Budget]:
@@ -18,11 +19,28 @@ def goals_of(config: SearchConfig) -> list[Penalty | Budget]:
     weight 0, and so appears in the logs.
 
     Raises:
-        InputError: when the latency table is missing, damaged, or of another machine.
+        InputError: when a cost is unknown, does not take its arguments, or has goals in two places; when the latency
+            table is missing, damaged, or of another machine.
     """
-    wanted: list[tuple[Cost, float, float | None]] = [(BitOps(COST_INPUT), config.bitops_penalty, config.bitops_budget)]
+    goals: list[Penalty | Budget] = []
+    for wanted in stated_costs(config):
+        if wanted.cost not in COSTS:
+            raise unknown_name("cost", wanted.cost, COSTS)
+        cost = COSTS[wanted.cost].configured(tuple(wanted.input or COST_INPUT), wanted.arguments)
+        goals.append(Penalty(cost, wanted.penalty) if wanted.budget is None else Budget(cost, wanted.budget))
+    return goals
+
+
+def stated_costs(config: SearchConfig) -> list[CostConfig]:
+    """The entries of ``costs``, after those for which the keys ``bitops_*``, ``bytes_*`` and ``latency_*`` stand."""
+    listed = {wanted.cost for wanted in config.costs}
+    short = [CostConfig("bitops", config.bitops_budget, config.bitops_penalty)]
     if config.bytes_penalty or config.bytes_budget is not None:
-        wanted.append((ParameterBytes(COST_INPUT), config.bytes_penalty, config.bytes_budget))
+        short.append(CostConfig("bytes", config.bytes_budget, config.bytes_penalty))
     if config.latency_table is not None:
-        wanted.append((LatencyTable.load(config.latency_table), config.latency_penalty, config.latency_budget))
-    return [Penalty(cost, weight) if maximum is None else Budget(cost, maximum) for cost, weight, maximum in wanted]
+        table = {"table": config.latency_table}
+        short.append(CostConfig("latency_ms", config.latency_budget, config.latency_penalty, arguments=table))
+    for wanted in short:
+        if wanted.cost in listed and (wanted.cost != "bitops" or wanted.budget is not None):
+            raise InputError(f"'search.costs' names {wanted.cost}, and so do keys of its own; keep one of them")
+    return [wanted for wanted in short if wanted.cost not in listed] + config.costs

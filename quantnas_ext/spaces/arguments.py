@@ -7,6 +7,9 @@ from quantnas_ext.errors import InputError, shown
 from quantnas_ext.nn.residual import RESIDUALS
 
 SCALES = (2, 3, 4)
+SR_COST_INPUTS = ((1, 3, 32, 32), (1, 3, 256, 256))
+"""Inputs for which BitOps of super-resolution are filed: those of Shvetsov et al. (2024), and a larger one."""
+
 MOST_CHANNELS = 4096
 MOST_BLOCKS = 256
 """Bounds far above every real network, so that a slip of the pen does not fill the memory."""

@@ -18,7 +18,17 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.notices import notice
 from quantnas_ext.spaces.diagram import Stage
 
-__all__ = ["Drawn", "Pinned", "Scaled", "SizeChecked", "check_input_side", "diagram_of", "scale_of", "smallest_side"]
+__all__ = [
+    "Counted",
+    "Drawn",
+    "Pinned",
+    "Scaled",
+    "SizeChecked",
+    "check_input_side",
+    "diagram_of",
+    "scale_of",
+    "smallest_side",
+]
 
 
 @runtime_checkable
@@ -50,6 +60,16 @@ class SizeChecked(Protocol):
     """
 
     smallest_side: int
+
+
+class Counted(Protocol):
+    """A registered space whose architecture files hold costs.
+
+    Attributes:
+        COST_INPUTS: shapes of inputs, with their batch, for which BitOps are counted.
+    """
+
+    COST_INPUTS: ClassVar[tuple[tuple[int, ...], ...]]
 
 
 class Pinned(Protocol):

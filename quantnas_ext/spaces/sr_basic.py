@@ -14,6 +14,7 @@ from quantnas_ext.quantization import set_activation_quantizer, set_weight_quant
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
+    SR_COST_INPUTS,
     check_adq,
     check_multiple,
     check_names,
@@ -102,6 +103,9 @@ class SRBasicSpace(ModelSpace):
             precision, ``first_bits`` without a head, or an activation quantizer that is unknown or has no step for a
             precision.
     """
+
+    COST_INPUTS = SR_COST_INPUTS
+    """Inputs for which an architecture file says the BitOps."""
 
     PINNED_PRECISIONS = ("first_bits", "last_bits")
     """Arguments that fix a precision outside the search."""

@@ -25,6 +25,7 @@ from quantnas_ext.quantization import (
 from quantnas_ext.spaces.arguments import (
     MOST_BLOCKS,
     MOST_CHANNELS,
+    SR_COST_INPUTS,
     check_adq,
     check_multiple,
     check_names,
@@ -137,6 +138,9 @@ class SRRFDNSpace(ModelSpace):
             ``first_bits`` where the first cell shares its choices, or an activation quantizer that is unknown or has
             no step for a precision.
     """
+
+    COST_INPUTS = SR_COST_INPUTS
+    """Inputs for which an architecture file says the BitOps."""
 
     PINNED_PRECISIONS = ("first_bits", "last_bits", "fixed_bits")
     """Arguments that fix a precision outside the search."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
 
-from quantnas_ext.architecture import Architecture
+from quantnas_ext.architecture import Architecture, filed_costs
+from quantnas_ext.costs.counted import CostCounter
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.fixed_choices import fix_operations
 from quantnas_ext.errors import InputError
@@ -15,12 +17,13 @@ from quantnas_ext.reporting.candidates import chosen_candidates
 from quantnas_ext.reporting.distributions import plot_distributions
 from quantnas_ext.reporting.drawing import draw_architecture
 from quantnas_ext.reporting.progress import plot_search
-from quantnas_ext.reporting.table import Column, decimals, format_table
+from quantnas_ext.reporting.table import Column, costs_text, decimals, format_table
 from quantnas_ext.runs.config import Config
 from quantnas_ext.runs.history import SearchHistory
 from quantnas_ext.runs.provenance import provenance
 from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.search.result import SearchResult
+from quantnas_ext.spaces import build_space
 from quantnas_ext.spaces.diagram import Stage
 from quantnas_ext.sr.evaluation.score_files import write_json
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
@@ -61,8 +64,9 @@ def save_search(
     source = provenance(config, search_seconds=round(result.seconds, 1))
     architecture = Architecture.of(config.space.name, config.space.arguments, result.choices, source)
     listed = []
+    counter = CostCounter(build_space(config.space.name, config.space.arguments), filed_costs(config.space.name))
     for rank, (log_probability, choices) in enumerate(result.top, start=1):
-        ranked = Architecture.of(config.space.name, config.space.arguments, choices, source)
+        ranked = replace(architecture, choices=choices, costs=counter.of(choices))
         if rank > 1:
             ranked.save(run.ranked(rank))
         listed.append({"file": run.ranked(rank).name, "log_probability": log_probability, **ranked.cost})
@@ -74,7 +78,7 @@ def save_search(
     plot_search(history.to_dict(), run.plots / "search.png")
     if diagram is not None:
         chosen, picture = chosen_candidates(tree, result.choices), run.plots / "architecture.png"
-        draw_architecture(diagram, chosen, picture, title=config.space.name, cost=architecture.cost)
+        draw_architecture(diagram, chosen, picture, title=config.space.name, costs=architecture.costs)
     return architecture
 
 
@@ -82,9 +86,8 @@ def search_summary(result: SearchResult, architecture: Architecture, run: RunFol
     """What a search has found, in some lines and a table."""
     confident = sum(probability > 0.5 for probability in result.confidences.values())
     found = (
-        f"found in {result.seconds:.0f} s: {architecture.cost['bitops_32'] / 1e9:.3f} GBitOps at 32x32, "
-        f"{architecture.cost['bytes'] / 1e3:.1f} kB; joint probability above 0.5 in {confident} of "
-        f"{len(result.confidences)} blocks"
+        f"found in {result.seconds:.0f} s: {costs_text(architecture.costs)}; joint probability above 0.5 in "
+        f"{confident} of {len(result.confidences)} blocks"
     )
     derived = f"derived from epoch {result.epoch}; on validation crops, before any training of its own:"
     figures = [Column("loss", "L1", decimals(4)), Column("psnr", "PSNR in RGB, dB", decimals(2))]

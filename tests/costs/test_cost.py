@@ -335,6 +335,40 @@ def test_tracing_draws_no_random_numbers() -> None:
     assert torch.equal(torch.random.get_rng_state(), expected)
 
 
+class ByValue(nn.Module):
+    """Its branch, its mask and its state need numbers, which the meta device does not have."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.inner, self.kind, self.constant = nn.Conv2d(3, 3, 1), kind, torch.ones(1, 3, 9, 11)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.inner(x)
+        if self.kind == "branch" and x.sum() > 1e9:
+            return x
+        if self.kind == "mask":
+            x[x > x.max()] = 0
+        return x + self.constant + x.detach().numpy().max() if self.kind == "numpy" else x + self.constant
+
+
+@pytest.mark.parametrize("kind", ["branch", "mask", "numpy", "constant"])
+def test_a_model_that_needs_values_is_traced_with_them_to_the_same_result(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1)), nn.Conv2d(3, 5, 3))
+    asking = nn.Sequential(ByValue(kind), nn.Conv2d(3, 5, 3))
+    with caplog.at_level("INFO"):
+        found = [(layer.macs, layer.weights) for layer in trace_layers(asking, SHAPE)]
+    assert found == [(layer.macs, layer.weights) for layer in trace_layers(plain, SHAPE)]
+    assert kind == "constant" or caplog.messages[0].startswith("Sequential computes from values")
+
+
+def test_a_model_without_values_is_traced_too() -> None:
+    model = space()
+    QuantNAS().mutate_model(model)
+    assert trace_layers(copy.deepcopy(model).to("meta"), SHAPE) == trace_layers(model, SHAPE)
+
+
 def test_costs_in_the_architecture_file_scale_with_the_area() -> None:
     architecture = Architecture.of("sr_basic", {"scale": 2, "width": 6, "adq": False}, _sample())
     assert architecture.cost["bitops_256"] == 64 * architecture.cost["bitops_32"]

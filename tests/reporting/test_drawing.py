@@ -5,6 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
+from quantnas_ext.costs.counted import CountedCost
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.candidates import Candidate, chosen_candidates
@@ -97,8 +98,8 @@ def test_every_block_is_drawn_once_with_its_operation_and_bits_inside_its_box(st
 @every_network
 def test_nothing_overlaps_and_no_wire_runs_through_a_box_or_a_word(stages):
     choices, _ = choose(stages)
-    cost = {"bitops_32": 1.9e9, "bytes": 35_000}
-    figure = architecture_figure(stages, choices, title="Found architecture", cost=cost)
+    costs = [CountedCost("bitops", 1.9e9, (1, 3, 32, 32)), CountedCost("bytes", 35_000)]
+    figure = architecture_figure(stages, choices, title="Found architecture", costs=costs)
     renderer = FigureCanvasAgg(figure).get_renderer()
     axes = figure.axes[0]
     boxes = [box.get_window_extent(renderer) for box in patches(figure, "block:").values()]
@@ -141,12 +142,14 @@ def test_wires_lead_from_the_input_through_every_block_to_the_output(stages):
 
 def test_repeats_cost_and_ends_are_written():
     choices, _ = choose(BASIC)
-    cost = {"bitops_32": 1.93e9, "bitops_256": 123.5e9, "bytes": 35_210}
-    figure = architecture_figure(BASIC, choices, title="Found", cost=cost, ends=("image", "result"))
+    costs = [CountedCost("bitops", 1.93e9, (1, 3, 32, 32)), CountedCost("bitops", 123.5e9, (1, 3, 256, 256))]
+    costs += [CountedCost("bytes", 35_210), CountedCost("macs", 5e6, (1, 1, 28, 28))]
+    figure = architecture_figure(BASIC, choices, title="Found", costs=costs, ends=("image", "result"))
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert {"Found", "× 3", "image", "result", "head", "body cell", "upsample", "tail"} <= set(texts)
     (line,) = [text for text in texts if "BitOps" in text]
     assert "1.93 GBitOps at 32" in line and "123.50 GBitOps at 256" in line and "35.21 kB" in line
+    assert "5.00 M macs at 1x28x28" in line
 
 
 @pytest.mark.parametrize("missing", ["body_1", "body_1__conv_3x3__bits"])

@@ -1,13 +1,15 @@
 import pytest
 
+from quantnas_ext.costs.counted import CountedCost
 from quantnas_ext.errors import InputError
-from quantnas_ext.reporting.table import BITOPS_32, BYTES, PSNR, SSIM, format_table
+from quantnas_ext.reporting.table import PSNR, SSIM, cost_column, format_table
 
 ROWS = [
     {"network": "bicubic", "psnr": 27.126, "ssim": 0.81234},
     {"network": "found | mixed", "psnr": 27.5, "ssim": 0.82, "bitops_32": 1.93e9, "bytes": 35_210},
 ]
-COLUMNS = ["network", PSNR, SSIM, BITOPS_32, BYTES]
+COSTS = [CountedCost("bitops", 1.93e9, (1, 3, 32, 32)), CountedCost("bytes", 35_210)]
+COLUMNS = ["network", PSNR, SSIM, *map(cost_column, COSTS)]
 
 
 def test_markdown_holds_every_figure_and_keeps_cells_apart():

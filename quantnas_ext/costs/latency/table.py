@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from quantnas_ext.arguments import real_number, shape, whole_number
-from quantnas_ext.costs.cost import Cost
+from quantnas_ext.costs.cost import Cost, register_cost
 from quantnas_ext.costs.latency.file import FORMAT, VERSION, read_latency_file
 from quantnas_ext.costs.latency.processor import Machine
 from quantnas_ext.costs.latency.segments import Parts, cut_space
@@ -25,6 +25,7 @@ from quantnas_ext.files.atomic import atomic_file
 REMEDY = "measure a table with: python recipes/measure_latency.py --config NAME|FILE --output FILE"
 
 
+@register_cost
 @dataclass(frozen=True, kw_only=True)
 class LatencyTable(Cost):
     """Milliseconds of an architecture: the sum of the times of its candidates and of what is always there.
@@ -50,10 +51,18 @@ class LatencyTable(Cost):
     space: str
     times: tuple[tuple[frozenset[Context], float], ...]
 
-    @property
-    def name(self) -> str:
-        """``latency_ms``."""
-        return "latency_ms"
+    name = "latency_ms"
+
+    @classmethod
+    def configured(cls, input_shape: tuple[int, ...], arguments: Mapping[str, Any]) -> LatencyTable:
+        """The table of a file: ``arguments`` are its ``table`` alone. The input is the one that was timed.
+
+        Raises:
+            InputError: as ``load``, or for other arguments.
+        """
+        if set(arguments) != {"table"}:
+            raise InputError(f"cost 'latency_ms' takes one argument, 'table', a file; not {shown(dict(arguments))}")
+        return cls.load(arguments["table"])
 
     def fingerprint(self) -> dict[str, Any]:
         """As for every cost, with a digest of the machine, the space and all times."""
