@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import search_quality as quality
-from benchmarks import search_quality_page as pages
+from benchmarks.judge import jobs, methods, plan, running
+from benchmarks.judge import page as pages
 
-SPACES = {"basic": quality.Space("sr_basic", {"cells": 3}, (0.85, 1.1), 2)}
-METHODS = list(quality.METHODS)
-SETTINGS = quality.Settings("images", SPACES, METHODS, quality.SEARCH, quality.TRAINING, drawn=4, hand_most=2)
+SPACES = {"basic": methods.Space("sr_basic", {"cells": 3}, (0.85, 1.1), 2, ranked=True)}
+METHODS = list(methods.METHODS)
+SETTINGS = plan.Settings("images", SPACES, METHODS, methods.SEARCH, methods.TRAINING, drawn=4, hand_most=2)
 
 
 def architecture(name: str, gbitops: float) -> dict[str, Any]:
@@ -24,9 +24,9 @@ class Computer:
 
     def __init__(self, most: int = 10**6) -> None:
         self.most = most
-        self.done: list[quality.Job] = []
+        self.done: list[plan.Job] = []
 
-    def __call__(self, job: quality.Job) -> dict[str, Any]:
+    def __call__(self, job: plan.Job) -> dict[str, Any]:
         if len(self.done) >= self.most:
             raise KeyboardInterrupt
         self.done.append(job)
@@ -36,7 +36,7 @@ class Computer:
         self.most = 0
 
     @staticmethod
-    def result(job: quality.Job) -> dict[str, Any]:
+    def result(job: plan.Job) -> dict[str, Any]:
         of = job.depends
         if job.kind == "search":
             # With one sampled path the search finds what the mixture finds.
@@ -66,61 +66,61 @@ class Computer:
 def test_an_interrupted_run_goes_on_and_does_nothing_twice(tmp_path: Path) -> None:
     first, second, third = Computer(most=11), Computer(), Computer()
     with pytest.raises(KeyboardInterrupt):
-        quality.run_all(SETTINGS, tmp_path, first, 1)
-    assert not quality.run_all(SETTINGS, tmp_path, second, 2)
-    assert not quality.run_all(SETTINGS, tmp_path, third, 2)
+        running.run_all(SETTINGS, tmp_path, first, 1)
+    assert not running.run_all(SETTINGS, tmp_path, second, 2)
+    assert not running.run_all(SETTINGS, tmp_path, third, 2)
     keys = [job.key for job in (*first.done, *second.done)]
     assert len(first.done) == 11 and not third.done
     assert len(set(keys)) == len(keys) == len(list(tmp_path.glob("*.json")))
     # The tightest budget comes first, and a found network is trained before anything else is searched.
     assert [job.kind for job in first.done[:2]] == ["search", "training"]
     assert first.done[0].depends["budget"] == 0.85
-    plan = quality.Plan(SETTINGS, quality.load_results(tmp_path))
-    assert not plan.jobs and not plan.later
-    assert len(plan.runs) == sum(plan.wanted.values()) == 5 * 2 * 2 + 2
+    planned = plan.Plan(SETTINGS, running.load_results(tmp_path))
+    assert not planned.jobs and not planned.later
+    assert len(planned.runs) == sum(planned.wanted.values()) == 5 * 2 * 2 + 2
     # Two methods that find the same network share its training.
     found = [job for job in (*first.done, *second.done) if "found ['search.py'] 0.85 0" in str(job.depends)]
     assert [job.kind for job in found] == ["training"]
 
 
 def test_a_changed_method_runs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quality.run_all(SETTINGS, tmp_path, Computer(), 2)
-    changed = dataclasses.replace(quality.METHODS["two_step"], version=2)
-    monkeypatch.setitem(quality.METHODS, "two_step", changed)
+    running.run_all(SETTINGS, tmp_path, Computer(), 2)
+    changed = dataclasses.replace(methods.METHODS["two_step"], version=2)
+    monkeypatch.setitem(methods.METHODS, "two_step", changed)
     again = Computer()
-    quality.run_all(SETTINGS, tmp_path, again, 2)
+    running.run_all(SETTINGS, tmp_path, again, 2)
     assert {(job.kind, *job.depends["command"]) for job in again.done} == {("search", "baseline.py", "two_step")}
     assert len(again.done) == 4
 
 
 def test_one_failed_job_leaves_the_others(tmp_path: Path) -> None:
     class Broken(Computer):
-        def __call__(self, job: quality.Job) -> dict[str, Any]:
+        def __call__(self, job: plan.Job) -> dict[str, Any]:
             if job.depends.get("command") == ["baseline.py", "darts"]:
                 raise RuntimeError("no memory")
             return super().__call__(job)
 
-    assert len(quality.run_all(SETTINGS, tmp_path, Broken(), 2)) == 2
-    missing = quality.Plan(SETTINGS, quality.load_results(tmp_path))
+    assert len(running.run_all(SETTINGS, tmp_path, Broken(), 2)) == 2
+    missing = plan.Plan(SETTINGS, running.load_results(tmp_path))
     assert {job.depends["command"][-1] for job in missing.jobs} == {"darts"}
     assert missing.later == {"training": 2}
 
 
 def test_networks_by_hand_are_the_costliest_within_the_budget() -> None:
-    networks = Computer.result(quality.Job("hand", "", {}))["networks"]
-    names = [network["choices"]["only"] for network in quality.by_hand(networks, 0.85, 3)]
+    networks = Computer.result(plan.Job("hand", "", {}))["networks"]
+    names = [network["choices"]["only"] for network in plan.by_hand(networks, 0.85, 3)]
     assert names == ["3x3 0.84", "1x1 0.7", "1x3 0.2"]
 
 
 def test_the_best_by_validation_counts_and_random_ones_cost_no_more_than_the_search(tmp_path: Path) -> None:
-    quality.run_all(SETTINGS, tmp_path, Computer(), 2)
-    plan = quality.Plan(SETTINGS, quality.load_results(tmp_path))
-    (run,) = (run for run in plan.runs if (run["method"], run["budget"], run["seed"]) == ("random", 0.85, 0))
+    running.run_all(SETTINGS, tmp_path, Computer(), 2)
+    planned = plan.Plan(SETTINGS, running.load_results(tmp_path))
+    (run,) = (run for run in planned.runs if (run["method"], run["budget"], run["seed"]) == ("random", 0.85, 0))
     # A search of 250 s and a training of 100 s pay for three trainings.
     assert run["networks"] == 3
     assert run["psnr"]["Set14"] == pytest.approx(25.2)
     assert run["mean_psnr"]["Set14"] == pytest.approx(25.1)
-    (joint, *_) = plan.rankings
+    (joint, *_) = planned.rankings
     assert (joint["budget"], len(joint["supernet"]), len(joint["trained"])) == (1.1, 4, 4)
 
 
@@ -132,7 +132,7 @@ def test_the_course_of_a_search() -> None:
     }
     last = {"block": [0.95, 0.05], "block__a__bits": [0.9, 0.1], "other": [0.08, 0.92]}
     epochs = [{"probabilities": {}, "expected_bitops": 3e9}, {"probabilities": last, "expected_bitops": 0.9e9}]
-    course = quality.course({"labels": labels, "epochs": epochs}, 1.0)
+    course = jobs.course({"labels": labels, "epochs": epochs}, 1.0)
     assert course == {"decided": 0.5, "cost_over_budget": [3.0, 0.9]}
 
 
@@ -153,11 +153,11 @@ def test_intervals_and_differences_in_pairs() -> None:
 def test_the_page_keeps_what_was_written_by_hand_and_says_what_is_missing(tmp_path: Path) -> None:
     results = tmp_path / "results"
     with pytest.raises(KeyboardInterrupt):
-        quality.run_all(SETTINGS, results, Computer(most=20), 1)
+        running.run_all(SETTINGS, results, Computer(most=20), 1)
     (tmp_path / "images").mkdir()
     (tmp_path / "evidence.md").write_text(f"# Own title\n\n{pages.BEGIN}\nold\n{pages.END}\nOwn end.\n")
-    plan = quality.Plan(SETTINGS, quality.load_results(results))
-    pages.write_page(plan, quality.METHODS, quality.REFERENCE, tmp_path)
+    planned = plan.Plan(SETTINGS, running.load_results(results))
+    pages.write_page(planned, methods.METHODS, methods.REFERENCE, tmp_path)
     text = (tmp_path / "evidence.md").read_text()
     assert text.startswith("# Own title\n") and text.endswith("Own end.\n") and "old" not in text
     assert "| 0.85 | joint search | 2 | 26.01 (26.00 to 26.02) |" in text
@@ -166,8 +166,8 @@ def test_the_page_keeps_what_was_written_by_hand_and_says_what_is_missing(tmp_pa
 
 
 def test_command_lines_follow_from_what_a_job_depends_on(tmp_path: Path) -> None:
-    job = quality.Plan(SETTINGS, {}).jobs[0]
-    (command,) = quality.commands(job, tmp_path, tmp_path / "data")
+    job = plan.Plan(SETTINGS, {}).jobs[0]
+    (command,) = jobs.commands(job, tmp_path, tmp_path / "data")
     assert command[0].endswith("recipes/search.py")
     assert "search.bitops_budget=850000000.0" in command and "seed=0" in command
     assert json.loads((tmp_path / "base.yaml").read_text())["data"]["train"] == [str(tmp_path / "data" / "train")]

@@ -1,7 +1,7 @@
 """The two jobs of ``search_quality.py`` that no recipe does: what networks by hand cost, and how a supernet ranks.
 
-python benchmarks/search_quality_parts.py hand --ask FILE --out FILE
-python benchmarks/search_quality_parts.py ranking --ask FILE --out FILE --config FILE [--set KEY=VALUE ...]
+python benchmarks/judge/parts.py hand --ask FILE --out FILE
+python benchmarks/judge/parts.py ranking --ask FILE --out FILE --config FILE [--set KEY=VALUE ...]
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ def patterns(space: str, arguments: Mapping[str, Any]) -> dict[str, dict[str, st
         for side in ("3x3", "5x5"):
             for beside in ("conv_1x1", f"conv_{side}"):
                 for body in ("conv", "fac"):
-                    for group in ("", "_g3"):
-                        own = {label: f"conv_{side}{group}" for label in BASIC_LABELS}
-                        own |= {"body_0": f"{body}_{side}", "body_1": f"{body}_{side}", "body_skip": beside}
-                        found[f"{side}{group} {body} {beside}"] = own
+                    own = dict.fromkeys(BASIC_LABELS, f"conv_{side}")
+                    own |= {"body_0": f"{body}_{side}", "body_1": f"{body}_{side}", "body_skip": beside}
+                    found[f"{side} {body} {beside}"] = own
         return found
     labels = [f"body{cell}_{index}" for cell in range(arguments["cells"]) for index in range(4)]
     labels += [f"distil{cell}_{index}" for cell in range(arguments["cells"]) for index in range(3)]
