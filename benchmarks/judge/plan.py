@@ -62,6 +62,7 @@ class Plan:
         jobs: That can start.
         later: How many more there will be of each kind, at least.
         runs: A row for each method, space, budget and seed whose results are whole, see ``_whole``.
+        rankings: What supernets say of architectures, and what these are worth alone.
         wanted: How many rows there will be, by (space, budget, method).
     """
 
@@ -108,7 +109,7 @@ class Plan:
             row |= {} if found is None else {"search": found}
             expected = 1
         elif name == "hand":
-            costs = self._result(self.job("hand", f"costs of networks by hand, {space}", space, {}))
+            costs = self._result(self.job("hand", f"costs, {space}", space, {"version": METHODS["hand"].version}))
             expected = self.settings.hand_most
             architectures = None if costs is None else by_hand(costs["networks"], budget or 0.0, expected)
         else:
@@ -158,6 +159,7 @@ class Plan:
 
     def _draw(self, space: str, budget: float | None, seed: int) -> Job:
         depends = {"budget": budget, "seed": seed, "count": self.settings.drawn}
+        depends["version"] = METHODS["random"].version
         return self.job("draw", f"{space} random {budget} G seed {seed}", space, depends)
 
     def _training(self, architecture: Mapping[str, Any], seed: int) -> Job:
