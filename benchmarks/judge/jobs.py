@@ -57,7 +57,7 @@ def collect(job: Job, folder: Path) -> dict[str, Any]:
         return {"architectures": [_architecture(path) for path in sorted((folder / "drawn").glob("*.yaml"))]}
     if job.kind == "training":
         scores = json.loads((folder / "out.json").read_text())["datasets"]
-        return {"psnr": {name: round(score["network"]["psnr"], 4) for name, score in scores.items()}}
+        return {"psnr": {name: round(score["network"]["mean"]["psnr"], 4) for name, score in scores.items()}}
     run = folder / "run" / "precisions" if "two_step" in job.depends["command"] else folder / "run"
     found: dict[str, Any] = {"architecture": _architecture(run / "architecture.yaml")}
     if (run / "derived.json").exists():
