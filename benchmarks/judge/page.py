@@ -174,7 +174,7 @@ def figure(plan: Any, methods: Mapping[str, Any]) -> Figure:
 def write_page(plan: Any, methods: Mapping[str, Any], reference: str, docs: Path) -> str:
     """Write page and figure; of a page that is there only the part between the two marks is replaced."""
     path = docs / "evidence.md"
-    before, after = "# What the search finds is worth\n\n", ""
+    before, after = "# What found networks are worth\n\n", ""
     if path.exists():
         text = path.read_text(encoding="utf-8")
         before, mark, rest = text.partition(BEGIN)
