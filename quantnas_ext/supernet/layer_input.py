@@ -55,7 +55,7 @@ class LayerInput:
         return self._x, True
 
     @property
-    def for_scale(self) -> bool:
+    def serves_noise_alone(self) -> bool:
         """Whether its gradient serves the scale of the shared noise alone."""
         return self.noisy is not None and not self._x.requires_grad
 

@@ -229,7 +229,7 @@ class _Evaluation:
         kernel = merger.cells(kernel).add_noise(kernel, context.bank.take(kernel), probabilities * of_weights * spans)
         if source.noisy is not None:
             geometry = Geometry(padding=merger.padding, groups=merger.shape.groups)
-            return noisy_conv2d(source.noisy, kernel, None, geometry, for_scale=source.for_scale, noisy=True)
+            return noisy_conv2d(source.noisy, kernel, None, geometry, estimated=source.serves_noise_alone, noisy=True)
         output = self._convolve(source.plain, kernel, merger)
         if context.quantization.masked:
             unit = context.bank.take(source.plain) * (source.plain != 0)

@@ -142,9 +142,8 @@ class MixedQuantLayer(SupernetModule):
         if not self._noisy_weights:
             return None
         context, weight = self.context, self.weight
-        scale, bank = context.noise_scales().weights[self.row], context.bank
-        unit, corner = bank.take_with_corner(weight)
-        return Noise(scale, unit, self.weight_span(), corner=corner)
+        scale = context.noise_scales().weights[self.row]
+        return Noise(scale, context.bank.take(weight), self.weight_span())
 
     def weight_span(self) -> Tensor:
         """``max - min`` of the weight, computed once a step of the search: both phases see the same weight."""
@@ -210,9 +209,9 @@ class MixedQuantLayer(SupernetModule):
         x = source.plain if source.noisy is None else source.noisy
         dtype = autocast_dtype(x if source.noisy is None else weight)
         if noise is not None:
-            x = add_noise(x, noise.sized(x).step, noise.unit, masked=self.context.quantization.masked)
+            x = add_noise(x, noise.absolute(x).step, noise.unit, masked=self.context.quantization.masked)
         if weight_noise is not None:
-            noisy = add_noise(weight, weight_noise.sized(weight).step, weight_noise.unit)
+            noisy = add_noise(weight, weight_noise.absolute(weight).step, weight_noise.unit)
             weight = noisy if noisy.dtype == weight.dtype else noisy.to(weight.dtype)
         if dtype.itemsize >= 4 or (noise is None and source.noisy is None):
             return self._of(x, weight, factor)
@@ -279,7 +278,7 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
             factor=factor,
             relu=relu,
             masked=self.context.quantization.masked,
-            for_scale=source.for_scale,
+            estimated=source.serves_noise_alone,
             noisy=source.noisy is not None,
         )
 

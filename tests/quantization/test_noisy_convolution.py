@@ -57,11 +57,11 @@ def test_the_gradient_of_weight_noise_that_frozen_weights_get_estimates_the_whol
     torch.manual_seed(0)
     scales = {name: torch.tensor(0.2, requires_grad=True) for name in ("estimated", "whole")}
     found: dict[str, list[float]] = {"estimated": [], "whole": []}
-    for step in range(300):
+    for _ in range(300):
         x, weight, upstream = torch.rand(4, 3, 20, 20), torch.randn(5, 3, 3, 3), torch.rand(4, 5, 20, 20)
         unit = torch.rand_like(weight) - 0.4
         for name, scale in scales.items():
-            noise = Noise(scale, unit, corner=(step, step // 5))
+            noise = Noise(scale, unit)
             kernel = weight.requires_grad_(name == "whole")
             y = noisy_conv2d(x, kernel, None, Geometry(padding=(1, 1)), weight_noise=noise)
             found[name].append(float(torch.autograd.grad(y, scale, upstream)[0]))
@@ -81,7 +81,7 @@ def test_the_gradient_of_input_noise_that_nothing_else_needs_has_the_mean_of_the
     for first in range(0, 8, 2):  # any two of the eight samples come first once
         x_, unit_, upstream_ = (tensor.roll(-first, 0) for tensor in (x, unit, upstream))
         if shared:
-            y = noisy_conv2d(noisy_relu(x_, Noise(scale, unit_)), weight, None, geometry, for_scale=True)
+            y = noisy_conv2d(noisy_relu(x_, Noise(scale, unit_)), weight, None, geometry, estimated=True)
         else:
             y = noisy_conv2d(x_, weight, None, geometry, x_noise=Noise(scale, unit_))
         found.append(torch.autograd.grad(y, scale, upstream_)[0])

@@ -95,29 +95,24 @@ class NoiseBank:
         Raises:
             RuntimeError: where activations are computed again without the state that torch's generator had.
         """
-        return self.take_with_corner(like)[0]
-
-    def take_with_corner(self, like: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """As ``take``, with two random integers from 0 to 65535, a function of the same things."""
         if self._key is None:
             self.begin(torch.initial_seed(), 0, 0, 0)
-        number = self._number()
-        offset, corner = number % 2**OFFSET_BITS * ALIGNMENT, (number >> 16 & 0xFFFF, number >> 32 & 0xFFFF)
+        offset = self._place() * ALIGNMENT
         buffer = self._buffer(like.device, REACH + like.numel())
         if is_dense(like):
             noise = buffer.as_strided(like.shape, like.stride(), offset)
         else:
             noise = buffer[offset : offset + like.numel()].view(like.shape)
-        return (noise if like.dtype != torch.float64 else noise.double()), corner
+        return noise if like.dtype != torch.float64 else noise.double()
 
-    def _number(self) -> int:
-        """48 random bits; within a backward pass those that the same activation had in the forward pass."""
+    def _place(self) -> int:
+        """A random place; within a backward pass the one that the same activation had in the forward pass."""
         mark = int(self._mark.random_().numpy()[0])
         if torch._C._current_graph_task_id() == -1:
             if len(self._remembered) == MOST_REMEMBERED:
                 self._remembered.clear()
-            number = self._remembered[mark] = self._offsets.getrandbits(48)
-            return number
+            place = self._remembered[mark] = self._offsets.getrandbits(OFFSET_BITS)
+            return place
         if mark not in self._remembered:
             raise RuntimeError(
                 "layers with quantization noise cannot be computed again without the noise they had; call "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -20,12 +19,6 @@ from quantnas_ext.quantization.noise.additive import (
 
 SHARE = 4
 """Where nothing else needs the gradient of a tensor, that of its noise's step is estimated on 1 / SHARE of a batch."""
-
-STRIDE = 5
-"""For kernels, on every STRIDE-th row and column of the output; prime to the factors of a pixel shuffle, 2, 3 and 4."""
-
-MOST_ROWS = 20
-"""But on no more rows or columns than so many, which a larger output has farther apart."""
 
 KEPT = 2**18
 """Noisy inputs of up to so many elements are kept for the backward pass, if it needs them and one layer reads them."""
@@ -48,22 +41,20 @@ class Noise(NamedTuple):
         unit: unit noise of the tensor's shape.
         span: scalar without gradient that the step is in units of; None for 1.
         of_range: whether the step is in units of the range of the tensor instead, which is not known yet.
-        corner: two random integers that choose the positions on which a gradient of the scale is estimated.
     """
 
     scale: Tensor
     unit: Tensor
     span: Tensor | None = None
     of_range: bool = False
-    corner: tuple[int, int] = (0, 0)
 
-    def sized(self, x: Tensor) -> _Sized:
+    def absolute(self, x: Tensor) -> _AbsoluteNoise:
         """For the tensor that gets it."""
         span = value_range(x) if self.of_range else self.span
-        return _Sized(self.scale if span is None else self.scale * span, self.unit, span)
+        return _AbsoluteNoise(self.scale if span is None else self.scale * span, self.unit, span)
 
 
-class _Sized(NamedTuple):
+class _AbsoluteNoise(NamedTuple):
     """Noise with its step in the units of the tensor.
 
     Attributes:
@@ -75,6 +66,10 @@ class _Sized(NamedTuple):
     unit: Tensor
     span: Tensor | None
 
+    def of_first(self, samples: int) -> _AbsoluteNoise:
+        """The same for the first samples alone."""
+        return self._replace(unit=self.unit[:samples])
+
     def per_scale(self, derivative: Tensor) -> Tensor:
         """A derivative by the step as one by the scale."""
         return derivative if self.span is None else derivative * self.span
@@ -85,130 +80,6 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(x.device.type) and x.dtype == torch.float32:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
-
-
-class _Grid(NamedTuple):
-    """Some samples and every so many rows and columns of a convolution's output, each as likely as any other.
-
-    Attributes:
-        samples: the first so many.
-        size: number of samples, rows and columns there.
-        starts, steps: first row and column of the output, and from one to the next.
-        reads: places ``(sample * height + row) * width + column`` of the input that the window covers at each position.
-        inside: ``[places, 1]``, 0 for what is padding and reads another place instead; None if there is none.
-        share: how many times as many positions there are in all, a float32 scalar: products with numbers convert them.
-    """
-
-    samples: int
-    size: tuple[int, int, int]
-    starts: tuple[int, int]
-    steps: tuple[int, int]
-    reads: Tensor
-    inside: Tensor | None
-    share: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor, kernel: Tensor, geometry: Geometry, corner: tuple[int, int]) -> _Grid:
-        """For a convolution."""
-        window = _Window(len(x), x.shape[2:], kernel.shape[2:], *geometry[:3])
-        output, steps = _moves(window)
-        return _grid(window, output, (corner[0] % steps[0], corner[1] % steps[1]), steps, x.device)
-
-    def convolved(self, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
-        """These positions of the convolution, ``[samples, rows, columns, C_out]``.
-
-        As a product of matrices: a convolution would be set up anew for every grid, which takes longer than itself.
-        """
-        patches = _places(x, self.samples).index_select(0, self.reads)
-        if self.inside is not None:
-            patches.mul_(self.inside)
-        outputs, inputs, height, width = kernel.shape
-        kernel = kernel.permute(0, 2, 3, 1)
-        if groups == 1:
-            products = F.linear(patches.view(-1, height * width * inputs), kernel.reshape(outputs, -1))
-        else:
-            patches = patches.view(-1, height * width, groups, inputs).permute(2, 0, 1, 3).flatten(2)
-            products = torch.bmm(patches, kernel.reshape(groups, outputs // groups, -1).mT).transpose(0, 1).flatten(1)
-        return products.view(*self.size, outputs)
-
-    def derivative(self, along: Tensor, gradient: Tensor) -> Tensor:
-        """By a multiple of that kernel, given the gradient of the output.
-
-        An estimate: the samples are the first of the batch, so it has no bias where samples come in random order.
-        """
-        n, c, h, w = gradient.stride()
-        (top, left), (down, right) = self.starts, self.steps
-        there = gradient.as_strided(
-            along.shape, (n, h * down, w * right, c), gradient.storage_offset() + h * top + w * left
-        )
-        return (along * there).sum(dtype=_of_sums(along)) * self.share
-
-
-def _places(x: Tensor, samples: int) -> Tensor:
-    """``[samples * height * width, channels]``, as a view where channels come last in memory."""
-    _, channels, height, width = x.shape
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return x.as_strided((samples * height * width, channels), (channels, 1))
-    return x[:samples].permute(0, 2, 3, 1).reshape(-1, channels)
-
-
-class _Window(NamedTuple):
-    """What of a convolution its grids depend on: layers of any number of channels have the same ones.
-
-    Attributes:
-        batch: number of samples.
-        image, size: height and width of input and kernel.
-        stride, padding, dilation: of the convolution.
-    """
-
-    batch: int
-    image: tuple[int, ...]
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-
-
-@functools.cache
-def _moves(window: _Window) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Height and width of the output, and the distances of a grid's rows and columns."""
-    height, width = (
-        (whole + 2 * pad - dilation * (size - 1) - 1) // stride + 1
-        for whole, size, stride, pad, dilation in zip(*window[1:], strict=True)
-    )
-    down, right = (min(size, max(STRIDE, -(-size // MOST_ROWS))) for size in (height, width))
-    return (height, width), (down, right)
-
-
-@functools.lru_cache(maxsize=1024)  # 25 grids for every window of small outputs
-def _grid(
-    window: _Window,
-    output: tuple[int, int],
-    starts: tuple[int, int],
-    steps: tuple[int, int],
-    device: torch.device,
-) -> _Grid:
-    """The grid of these positions."""
-    samples = -(-window.batch // SHARE)
-    reads, inside = torch.arange(samples), torch.ones(samples, dtype=torch.bool)
-    for axis in (0, 1):
-        positions = torch.arange(starts[axis], output[axis], steps[axis])
-        taps = torch.arange(window.size[axis]) * window.dilation[axis] - window.padding[axis]
-        read = positions[:, None] * window.stride[axis] + taps
-        reads = reads[..., None, None] * window.image[axis] + read.clamp(0, window.image[axis] - 1)
-        inside = inside[..., None, None] & (read >= 0) & (read < window.image[axis])
-    # From [sample, row, row of the window, column, column of the window].
-    size = samples, reads.shape[1], reads.shape[3]
-    reads, inside = (of.transpose(2, 3).flatten() for of in (reads, inside))
-    return _Grid(
-        samples,
-        size,
-        starts,
-        steps,
-        reads.int().to(device),
-        None if bool(inside.all()) else as_factor(inside[:, None].to(device)),
-        torch.tensor(window.batch / samples * steps[0] * steps[1], device=device),
-    )
 
 
 class _NoisyConvolution(torch.autograd.Function):
@@ -227,17 +98,17 @@ class _NoisyConvolution(torch.autograd.Function):
         weight_noise: Noise | None,
         relu: bool,
         masked: bool,
-        for_scale: bool,
+        estimated: bool,
         noisy: bool,
         geometry: Geometry,
     ) -> Tensor:
-        ctx.relu, ctx.masked, ctx.for_scale = relu, masked, for_scale
+        ctx.relu, ctx.masked, ctx.estimated = relu, masked, estimated
         ctx.geometry, ctx.dtype = geometry, autocast_dtype(weight if noisy else x)
         low = None
         # Their units are views of a buffer that stays as it is until the next phase: kept, but not as saved tensors.
         seen = x.clamp_min(0) if relu else x
-        ctx.x_noise = None if x_noise is None else x_noise.sized(seen)
-        ctx.weight_noise = None if weight_noise is None else weight_noise.sized(weight)
+        ctx.x_noise = None if x_noise is None else x_noise.absolute(seen)
+        ctx.weight_noise = None if weight_noise is None else weight_noise.absolute(weight)
         kernel = _noisy_weight(weight, ctx)
         kernel = _of_dtype(kernel if factor is None else kernel * _of_dtype(factor, weight.dtype), ctx.dtype)
         noisy_x = _with_noise(seen, ctx.x_noise, ctx)
@@ -247,13 +118,8 @@ class _NoisyConvolution(torch.autograd.Function):
             else:
                 noisy_x = noisy_x.to(ctx.dtype)
         need = ctx.needs_input_grad
-        along = None
-        if need[5] and not (need[1] or need[3]):
-            ctx.grid = _Grid.of(x, weight, geometry, cast(Noise, weight_noise).corner)
-            unit = _of_dtype(cast(Noise, weight_noise).unit, ctx.dtype)
-            along = ctx.grid.convolved(noisy_x, unit, geometry.groups)
         kept = noisy_x if relu and (need[1] or need[3]) and x.numel() <= KEPT else None
-        ctx.save_for_backward(x, weight, bias, factor, kernel, along, kept)
+        ctx.save_for_backward(x, weight, bias, factor, kernel, kept)
         if bias is not None:
             bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
         if low is None:
@@ -264,26 +130,32 @@ class _NoisyConvolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         first_order_only()
         (gradient,) = gradients
-        x, weight, bias, factor, kernel, along, noisy_x = ctx.saved_tensors
+        x, weight, bias, factor, kernel, noisy_x = ctx.saved_tensors
         x_noise, weight_noise = ctx.x_noise, ctx.weight_noise
         need = ctx.needs_input_grad
         for_bias = bias is not None and (need[2] or need[3])
         exact = need[1] or need[3]
-        if noisy_x is None:
-            # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
-            seen = x.clamp_min(0) if ctx.relu and exact else x
-            noisy_x = _of_dtype(_with_noise(seen, x_noise, ctx) if exact else x, ctx.dtype)
         for_input = need[0] or need[4]
         # For the scale of noise alone a part of the batch will do.
-        estimated = for_input and (ctx.for_scale or not need[0])
+        part_for_input, part_for_kernel = for_input and (ctx.estimated or not need[0]), need[5] and not exact
+        if noisy_x is None:
+            # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
+            noisy_x = _of_dtype(_noisy_input(x, x_noise, ctx) if exact else x, ctx.dtype)
         x_gradient, kernel_gradient, bias_gradient = _gradients(
-            ctx, gradient, noisy_x, kernel, [for_input and not estimated, exact, for_bias]
+            ctx, gradient, noisy_x, kernel, [for_input and not part_for_input, exact, for_bias]
         )
-        if estimated:
+        if part_for_input or part_for_kernel:
             samples = -(-len(x) // SHARE)
-            part, _, _ = _gradients(ctx, gradient[:samples], noisy_x[:samples], kernel, [True, False, False])
-            x_gradient = torch.zeros_like(noisy_x)
-            torch.mul(part, len(x) / samples, out=x_gradient[:samples])
+            part = noisy_x[:samples]
+            if part_for_kernel:
+                noise = None if x_noise is None else x_noise.of_first(samples)
+                part = _of_dtype(_noisy_input(x[:samples], noise, ctx), ctx.dtype)
+            of_part = _gradients(ctx, gradient[:samples], part, kernel, [part_for_input, part_for_kernel, False])
+            if part_for_input:
+                x_gradient = torch.zeros_like(noisy_x)
+                torch.mul(of_part[0], len(x) / samples, out=x_gradient[:samples])
+            if part_for_kernel:
+                kernel_gradient = of_part[1] * (len(x) / samples)
         results: list[Tensor | None] = [None] * 13
         if need[4]:
             unit = x_noise.unit
@@ -294,7 +166,7 @@ class _NoisyConvolution(torch.autograd.Function):
             results[0] = x_gradient = _of_dtype(x_gradient, x.dtype)
             if ctx.relu:
                 torch.ops.aten.threshold_backward.grad_input(x_gradient, x, 0, grad_input=x_gradient)
-        if exact:
+        if exact or part_for_kernel:
             kernel_gradient = _of_dtype(kernel_gradient, weight.dtype)
             if need[3]:
                 results[3] = _dot(kernel_gradient, _noisy_weight(weight, ctx)).to(factor.dtype)
@@ -303,9 +175,6 @@ class _NoisyConvolution(torch.autograd.Function):
             results[1] = kernel_gradient if need[1] else None
             if need[5]:
                 results[5] = weight_noise.per_scale(_dot(kernel_gradient, weight_noise.unit))
-        elif need[5]:
-            derivative = ctx.grid.derivative(along, gradient)
-            results[5] = weight_noise.per_scale(derivative if factor is None else derivative * factor)
         if for_bias:
             bias_gradient = _of_dtype(bias_gradient, bias.dtype)
             if need[3]:
@@ -346,7 +215,12 @@ def beside(high: Tensor, low: Tensor, groups: int) -> Tensor:
     return torch.stack(parts, dim=axis + 1).flatten(axis, axis + 2)
 
 
-def _with_noise(seen: Tensor, noise: _Sized | None, ctx: Any) -> Tensor:
+def _noisy_input(x: Tensor, noise: _AbsoluteNoise | None, ctx: Any) -> Tensor:
+    """What the kernel met, made anew."""
+    return _with_noise(x.clamp_min(0) if ctx.relu else x, noise, ctx)
+
+
+def _with_noise(seen: Tensor, noise: _AbsoluteNoise | None, ctx: Any) -> Tensor:
     """The input behind its ReLU, if there is one, with noise, in float32 at least where it has some."""
     if noise is None:
         return seen
@@ -380,7 +254,7 @@ def noisy_conv2d(
     factor: Tensor | None = None,
     relu: bool = False,
     masked: bool = False,
-    for_scale: bool = False,
+    estimated: bool = False,
     noisy: bool = False,
 ) -> Tensor:
     """``factor * conv2d(x + D_x e_x, weight + D_w e_w, bias)``, or with ``relu(x)`` in place of ``x``.
@@ -399,21 +273,22 @@ def noisy_conv2d(
         factor: a scalar, such as a candidate's probability; on a kernel it costs less than on an output.
         relu: whether a ReLU comes first.
         masked: leave zeros of ``x``, or behind the ReLU, as they are.
-        for_scale: whether the gradient of ``x`` serves nothing but the scale of noise that it has already.
+        estimated: whether the gradient of ``x`` serves nothing but the scale of noise that it has already, for which an
+            estimate from a part of the batch will do.
         noisy: whether ``x`` has noise already.
 
     Returns:
         ``[N, C_out, H', W']``, differentiable in ``x``, ``weight``, ``bias``, ``factor`` and the scales. Where nothing
-        else needs the gradient of weight and factor, or of the input, that of their noise's scale is estimated on a
-        part of the output: the first samples, without bias where samples come in random order, and random positions.
+        else needs the gradient of weight and factor, or of the input, that of their noise's scale is estimated on the
+        first samples, without bias where samples come in random order.
     """
-    for_scale = for_scale and x.requires_grad
+    estimated = estimated and x.requires_grad
     narrow = noisy and autocast_dtype(weight) != x.dtype
     learned = weight_noise is not None and weight_noise.scale.requires_grad
-    if not (relu or for_scale or narrow or learned) and x_noise is None:
+    if not (relu or estimated or narrow or learned) and x_noise is None:
         # Nothing that the function would do better than autograd.
         if weight_noise is not None:
-            noise = weight_noise.sized(weight)
+            noise = weight_noise.absolute(weight)
             weight = _of_dtype(add_noise(weight, noise.step, noise.unit), weight.dtype)
         if factor is not None:
             weight = weight * _of_dtype(factor, weight.dtype)
@@ -430,7 +305,7 @@ def noisy_conv2d(
         weight_noise,
         relu,
         masked,
-        for_scale,
+        estimated,
         noisy,
         geometry,
     )
@@ -445,7 +320,7 @@ class _NoisyReLU(torch.autograd.Function):
         positive = as_factor(x > 0)
         output = x.clamp_min(0)
         ctx.dtype = x.dtype
-        ctx.noise, ctx.masked = noise.sized(output), masked
+        ctx.noise, ctx.masked = noise.absolute(output), masked
         output = add_noise(output, ctx.noise.step, noise.unit, masked=masked, in_place=True)
         ctx.save_for_backward(positive)
         return output
