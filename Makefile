@@ -14,7 +14,7 @@ demo: $(PACKAGE)
 	$(BIN)/python recipes/demo.py
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(PACKAGE)
 	$(BIN)/ruff check

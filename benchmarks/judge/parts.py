@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantnas_ext import Architecture
+from quantnas_ext.search import result
 from recipes import search as recipe
 
 BASIC_LABELS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "tail_0", "tail_1")
@@ -64,7 +65,7 @@ def ranking(options: Sequence[str], ranked: Sequence[Mapping[str, Any]]) -> dict
     The recipe searches as ever; what it then measures of the found network is measured of the others too.
     """
     scores: list[float] = []
-    measure = recipe.derive_and_score
+    measure = result.derive_and_score
 
     def measure_all(strategy: Any, calibration: Any, validation: Any, metrics: Any) -> Any:
         found = measure(strategy, calibration, validation, metrics)
@@ -75,7 +76,7 @@ def ranking(options: Sequence[str], ranked: Sequence[Mapping[str, Any]]) -> dict
         strategy.derive = derive
         return found
 
-    recipe.derive_and_score = measure_all
+    result.derive_and_score = measure_all
     recipe.main(list(options))
     return {"psnr": [round(score, 4) for score in scores]}
 
@@ -89,10 +90,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments, options = parser.parse_known_args(argv)
     ask = json.loads(arguments.ask.read_text())
     if arguments.kind == "hand":
-        result: dict[str, Any] = {"networks": networks_by_hand(ask["space"], ask["arguments"])}
+        answer: dict[str, Any] = {"networks": networks_by_hand(ask["space"], ask["arguments"])}
     else:
-        result = ranking(options, ask["ranked"])
-    arguments.out.write_text(json.dumps(result))
+        answer = ranking(options, ask["ranked"])
+    arguments.out.write_text(json.dumps(answer))
 
 
 if __name__ == "__main__":
