@@ -14,18 +14,20 @@ import hashlib
 import inspect
 import json
 import os
-import random
 import sysconfig
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from quantnas_ext.search.loop.phases import same_random_numbers
 
 SAMPLES = 16
 """Samples of a dataset that are looked at, evenly spread over it."""
@@ -238,7 +240,8 @@ def _outline(sample: Any) -> Any:
 
 def _read(dataset: Dataset[Any], indices: list[int], workers: int) -> list[Any]:
     """Some samples, in a worker where there are some, with fixed random numbers."""
-    with _fixed_random():
+    with same_random_numbers():
+        set_seed(0)
         if not workers:
             return [dataset[index] for index in indices]
         generator = torch.Generator().manual_seed(0)
@@ -250,18 +253,3 @@ def _read(dataset: Dataset[Any], indices: list[int], workers: int) -> list[Any]:
 
 def _as_it_is(sample: Any) -> Any:
     return sample
-
-
-@contextlib.contextmanager
-def _fixed_random() -> Iterator[None]:
-    """Random numbers of torch, Python and NumPy from a fixed seed; their states come back afterwards."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            random.seed(0)
-            np.random.seed(0)
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
