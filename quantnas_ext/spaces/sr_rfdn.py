@@ -163,7 +163,10 @@ class SRRFDNSpace(ModelSpace):
         self.scale = scale
         self.cells = cells
         self.share_cells = share_cells
-        fixed = _fixed_precision(fixed_bits, bits)
+        if fixed_bits is None:
+            full = all(Precision.parse(value) == Precision.parse(FULL_PRECISION_BITS) for value in bits)
+            fixed_bits = FULL_PRECISION_BITS if full else FIXED_BITS
+        fixed = Precision.parse(fixed_bits)
         if upsample is None:
             upsample = CANDIDATES if scale == 3 else CANDIDATES + GROUPED_CANDIDATES
         first_body, first_distil = (labels[0] for labels in self._cell_labels(0))
@@ -212,13 +215,3 @@ class SRRFDNSpace(ModelSpace):
             repeat = self.cells if self.share_cells else 1
             stages.append(Stage(title, [bodies], identity=True, repeat=repeat, taps=distils))
         return [*stages, Stage("upsample", [["upsample_0"]]), Stage("tail", [["tail_0"]], identity=True)]
-
-
-def _fixed_precision(
-    fixed_bits: int | str | Sequence[int] | None, bits: Sequence[int | str | Sequence[int]]
-) -> Precision:
-    """Precision of the fixed convolutions: as given, or 8 bits unless the whole space is in full precision."""
-    if fixed_bits is not None:
-        return Precision.parse(fixed_bits)
-    full = Precision.parse(FULL_PRECISION_BITS)
-    return full if {Precision.parse(value) for value in bits} == {full} else Precision.parse(FIXED_BITS)

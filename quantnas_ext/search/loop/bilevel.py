@@ -211,17 +211,13 @@ class BilevelSearch:
         with self.accelerator.autocast():
             loss = self.data.loss(self.model(inputs), targets)
         self.accelerator.backward(loss)
-        self._spread_steps()
+        if self.accelerator.num_processes > 1:
+            agree_on_steps(self.activation_quantizers)  # before the optimizer sees steps that differ
         if self.strategy.options.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.weights, self.strategy.options.gradient_clip)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
-
-    def _spread_steps(self) -> None:
-        """Let processes agree on activation steps, before the optimizer sees steps that differ."""
-        if self.accelerator.num_processes > 1:
-            agree_on_steps(self.activation_quantizers)
 
     @torch.no_grad()
     def _record(self, train_loss: float | None, val_loss: float | None, settled_loss: float | None) -> None:

@@ -141,10 +141,16 @@ class _Description:
         if id(value) in self._met:
             return _class_name(type(value))
         self._met.add(id(value))
-        if isinstance(value, nn.Module):
-            return self._module(value, depth)
-        attributes = {name: self.of(item, depth) for name, item in getattr(value, "__dict__", {}).items()}
-        return {"class": _class(value, "__call__"), **attributes}
+        hidden = _OF_MODULES if isinstance(value, nn.Module) else ()
+        own = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in hidden}
+        attributes = {name: self.of(item, depth) for name, item in own.items()}
+        if not isinstance(value, nn.Module):
+            return {"class": _class(value, "__call__"), **attributes}
+        if tensors := {**value._parameters, **value._buffers}:
+            attributes["state"] = digest(tensors)
+        if children := {name: self.of(child, depth) for name, child in value.named_children()}:
+            attributes["children"] = children
+        return {"class": _class(value, "forward"), **attributes}
 
     def _function(self, function: types.FunctionType, depth: int) -> dict[str, Any]:
         parts: dict[str, Any] = {
@@ -160,17 +166,6 @@ class _Description:
                 if isinstance(function.__globals__.get(name), (bool, int, float, str))
             }
         return {"function": _code(function), **{name: self.of(part, depth) for name, part in parts.items() if part}}
-
-    def _module(self, module: nn.Module, depth: int) -> dict[str, Any]:
-        attributes = {name: self.of(item, depth) for name, item in vars(module).items() if name not in _OF_MODULES}
-        tensors = {**module._parameters, **module._buffers}
-        children = {name: self.of(child, depth) for name, child in module.named_children()}
-        return {
-            "class": _class(module, "forward"),
-            **attributes,
-            **({"state": digest(tensors)} if tensors else {}),
-            **({"children": children} if children else {}),
-        }
 
 
 def _class(value: Any, method: str) -> Any:
