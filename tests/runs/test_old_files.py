@@ -61,12 +61,10 @@ def test_a_latency_table_is_read() -> None:
     assert table["input_shape"] == [1, 3, 8, 8] and len(table["times"]) > 5
 
 
-def test_a_checkpoint_of_another_search_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_older_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     shutil.copy(OLD / "search.ckpt", tmp_path)
     arguments = Architecture.load(OLD / "architecture.yaml").arguments
     images = TensorDataset(torch.rand(4, 3, 8, 8), torch.rand(4, 3, 16, 16))
     evaluator = AccelerateEvaluator(images, images, epochs=1, batch_size=2, checkpoint=tmp_path / "search.ckpt")
-    with pytest.raises(
-        InputError, match=r"belongs to a search with other settings: .*; use the configuration and data"
-    ):
+    with pytest.raises(InputError, match=r"is the checkpoint of an older version .*; delete it to start anew"):
         run_experiment(build_space("sr_basic", arguments), evaluator, QuantNAS(), tmp_path / "nni")
