@@ -14,7 +14,6 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 
-from quantnas_ext.costs.counted import CountedCost
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.quantization.precision import Precision
 from quantnas_ext.reporting.candidates import Candidate
@@ -32,7 +31,8 @@ from quantnas_ext.reporting.geometry import SUM_RADIUS, Box, Layout, Panel, Poin
 from quantnas_ext.reporting.layout import lay_out
 from quantnas_ext.reporting.table import costs_text
 
-if TYPE_CHECKING:  # importing a space imports NNI, which drawings do not need
+if TYPE_CHECKING:  # importing these imports NNI, which drawings do not need
+    from quantnas_ext.costs.counted import CountedCost
     from quantnas_ext.spaces.diagram import Stage
 
 _BOX_HEIGHT = 0.62

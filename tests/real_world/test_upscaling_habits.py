@@ -99,6 +99,6 @@ def test_too_little_memory_is_a_sentence(network: list[str], monkeypatch: pytest
             "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"
         )
 
-    monkeypatch.setattr(upscale, "upscale_picture", fails)
+    monkeypatch.setattr("quantnas_ext.sr.evaluation.upscaling.upscale_picture", fails)
     with pytest.raises(InputError, match="memory does not suffice to enlarge 'photograph.png'; give a smaller --tile"):
         upscale.main([*network, "photograph.png", "--out", "new", "--tile", "0"])
