@@ -1,8 +1,8 @@
 """From plain YAML values to typed dataclasses: types are read off the annotations, ranges off the fields.
 
-A schema is a dataclass whose fields are numbers, text, booleans, lists, mappings, choices (`Literal`), unions of these
-or further dataclasses. A choice whose field has the metadata `registry` may also be a name in that. Every error names
-the key with its whole path, such as `search.epochs`.
+A schema is a dataclass whose fields are numbers, text, booleans, lists, mappings, choices (``Literal``), unions of
+these or further dataclasses. A choice whose field has the metadata ``registry`` may also be a name in that. Every error
+names the key with its whole path, such as ``search.epochs``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DESCRIPTIONS = {int: "a whole number", float: "a number", str: "text", bool: "t
 _LARGEST_FILE = 1_000_000  # bytes; configurations and options have some thousand
 
 _NOT_AS_WRITTEN = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
-"""Numbers that YAML 1.1 reads as octal (`010` is 8) or sexagesimal (`1:30` is 90)."""
+"""Numbers that YAML 1.1 reads as octal (``010`` is 8) or sexagesimal (``1:30`` is 90)."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Written:
     """A plain value that YAML reads as something else than text, and the text that stood there.
 
     Attributes:
-        value: A number, true or false, or a date.
-        text: What the user wrote: `010`, `yes`, `2024-05-01`.
+        value: a number, true or false, or a date.
+        text: what the user wrote: ``010``, ``yes``, ``2024-05-01``.
     """
 
     value: Any
@@ -80,13 +80,13 @@ def number(
     below: float | None = None,
     decides: bool = True,
 ) -> Any:
-    """A dataclass field for a number with a range, checked by `build`.
+    """A dataclass field for a number with a range, checked by ``build``.
 
     Args:
-        default: The field's default; None where the field's type has it.
-        least, most: Limits that are themselves allowed.
-        above, below: Limits that are not.
-        decides: Whether the result of a run depends on it.
+        default: the field's default; None where the field's type has it.
+        least, most: limits that are themselves allowed.
+        above, below: limits that are not.
+        decides: whether the result of a run depends on it.
     """
     return dataclasses.field(default=default, metadata={"range": _Range(least, most, above, below), "decides": decides})
 
@@ -95,11 +95,11 @@ def read_yaml_file(path: Path, *, written: bool = False) -> Any:
     """The plain values in a YAML file in UTF-8, with or without a byte order mark, with any kind of line ends.
 
     Args:
-        path: An existing file.
-        written: As `read_yaml`.
+        path: an existing file.
+        written: as ``read_yaml``.
 
     Raises:
-        InputError: The file cannot be read, is too large, is not text, or as `read_yaml`. The sentence does not name
+        InputError: the file cannot be read, is too large, is not text, or as ``read_yaml``. The sentence does not name
             the file.
     """
     try:
@@ -117,11 +117,11 @@ def read_yaml(text: str, *, written: bool = False) -> Any:
     """The plain values in a YAML text; no tag can make it run code.
 
     Args:
-        text: What stands in the file.
-        written: Give what is neither text nor quoted as `Written`, for `build`, which can then say how it was read.
+        text: what stands in the file.
+        written: give what is neither text nor quoted as ``Written``, for ``build``, which can then say how it was read.
 
     Raises:
-        InputError: It is not YAML, says one key twice (plain YAML would silently keep the last), has a list or mapping
+        InputError: it is not YAML, says one key twice (plain YAML would silently keep the last), has a list or mapping
             for a key, or an alias (with which a short text can stand for an endless value).
     """
     try:
@@ -181,7 +181,7 @@ class _WrittenLoader(_StrictLoader):
 
 
 def keys(schema: type[Any], prefix: str = "") -> list[str]:
-    """All keys of a schema with their paths, sections before what is in them: `search`, `search.epochs`, ..."""
+    """All keys of a schema with their paths, sections before what is in them: ``search``, ``search.epochs``, ..."""
     found = []
     for name, hint in typing.get_type_hints(schema).items():
         found.append(prefix + name)
@@ -194,12 +194,12 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
     """An instance of a schema from the values that differ from its defaults.
 
     Args:
-        schema: A dataclass of which every field has a default.
-        values: A mapping as YAML gives it, or None for an empty one.
-        prefix: The path that the schema's keys have in errors, with its dot: `"search."`.
+        schema: a dataclass of which every field has a default.
+        values: a mapping as YAML gives it, or None for an empty one.
+        prefix: the path that the schema's keys have in errors, with its dot: ``"search."``.
 
     Raises:
-        InputError: An unknown key, a value of another type, or a number out of its range.
+        InputError: an unknown key, a value of another type, or a number out of its range.
     """
     if values is None:
         values = {}
@@ -228,13 +228,13 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
 
 
 def _registered(registry: str) -> Container[str]:
-    """What a program has added to a registry (`package.module.NAME`), for which it has loaded the module."""
+    """What a program has added to a registry (``package.module.NAME``), for which it has loaded the module."""
     module, _, name = registry.rpartition(".")
     return getattr(sys.modules.get(module), name, ()) if name else ()
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:
-    """A YAML value as a field's type wants it; raises `InputError` where it cannot be that."""
+    """A YAML value as a field's type wants it; raises ``InputError`` where it cannot be that."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return _plain(value, key)
@@ -275,7 +275,7 @@ def _meant(value: Written, hint: Any, key: str) -> Any:
     """What a value that is no text stands for in a field of a type.
 
     Raises:
-        InputError: The field takes text, which YAML makes something else of without quotes, or the value is a number
+        InputError: the field takes text, which YAML makes something else of without quotes, or the value is a number
             that reads otherwise than it is written.
     """
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
@@ -308,7 +308,7 @@ def _quotes(value: Written) -> str:
 
 
 def _finite(value: Any) -> float | None:
-    """A finite number, also from the text that YAML 1.1 makes of `1e-3`; None for anything else."""
+    """A finite number, also from the text that YAML 1.1 makes of ``1e-3``; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -324,7 +324,7 @@ def _is_huge(value: Any) -> bool:
 
 
 def _choice(value: Any, choices: tuple[Any, ...], key: str) -> Any:
-    """One of the values of a `Literal`; YAML 1.1 reads a bare `no` as false, which is undone here."""
+    """One of the values of a ``Literal``; YAML 1.1 reads a bare ``no`` as false, which is undone here."""
     if value is False and "no" in choices:
         value = "no"
     if value not in choices:
@@ -336,7 +336,7 @@ def _plain(value: Any, key: str) -> Any:
     """A value of any type that YAML can hold and give back equal: tuples become lists.
 
     Raises:
-        InputError: Something that YAML has no plain form for, such as a date or an object.
+        InputError: something that YAML has no plain form for, such as a date or an object.
     """
     quotes = ""
     if isinstance(value, Written):

@@ -43,7 +43,7 @@ _LEGEND_CHARACTER = 0.06  # inches
 
 
 def plot_distributions(history: Mapping[str, Any], path: str | Path) -> Path:
-    """Draw the distributions of all blocks into a .png, .pdf or .svg; see `distributions_figure`.
+    """Draw the distributions of all blocks into a .png, .pdf or .svg; see ``distributions_figure``.
 
     Raises:
         InputError: when the history is incomplete or the path cannot be written.
@@ -59,7 +59,7 @@ def distributions_figure(history: Mapping[str, Any]) -> Figure:
     same in all panels; precisions without an operation are shades of grey.
 
     Args:
-        history: the history of a search, see `quantnas_ext.reporting.probabilities.block_probabilities`.
+        history: the history of a search, see ``quantnas_ext.reporting.probabilities.block_probabilities``.
 
     Raises:
         InputError: when the history is incomplete.

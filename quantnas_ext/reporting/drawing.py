@@ -56,7 +56,7 @@ def draw_architecture(
     costs: Sequence[CountedCost] = (),
     ends: tuple[str, str] = ("LR image", "SR image"),
 ) -> Path:
-    """Draw an architecture into a .png, .pdf or .svg; see `architecture_figure`.
+    """Draw an architecture into a .png, .pdf or .svg; see ``architecture_figure``.
 
     Raises:
         InputError: as ``architecture_figure``, or when the path cannot be written.
@@ -79,7 +79,7 @@ def architecture_figure(
 
     Args:
         stages: the macro-structure, from a space's ``diagram()``.
-        chosen: what stands in every block, by label, see `quantnas_ext.reporting.candidates.chosen_candidates`.
+        chosen: what stands in every block, by label, see ``quantnas_ext.reporting.candidates.chosen_candidates``.
         title: written above the drawing.
         costs: what to write under the title.
         ends: names of what goes in and what comes out.

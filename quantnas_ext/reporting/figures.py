@@ -96,7 +96,7 @@ def shortened(text: str, most: int = 30) -> str:
 
 
 def style_axes(axes: Axes, *, size: float) -> None:
-    """Thin frame on the left and below only, small ticks, text of `size` points."""
+    """Thin frame on the left and below only, small ticks, text of ``size`` points."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(HAIRLINE)
     axes.tick_params(labelsize=size, color=HAIRLINE, labelcolor=FAINT_INK, length=2.5, width=0.7, pad=2)

@@ -21,7 +21,7 @@ _BLUE, _RED, _GREEN = "#3b6fb6", "#d1605e", "#4f9d69"
 
 
 def plot_search(history: Mapping[str, Any], path: str | Path) -> Path:
-    """Draw the course of a search into a .png, .pdf or .svg; see `search_figure`.
+    """Draw the course of a search into a .png, .pdf or .svg; see ``search_figure``.
 
     Raises:
         InputError: when the history is incomplete or the path cannot be written.
@@ -38,7 +38,7 @@ def search_figure(history: Mapping[str, Any]) -> Figure:
     objective.
 
     Args:
-        history: the history of a search, see `quantnas_ext.reporting.probabilities.block_probabilities`. Values that
+        history: the history of a search, see ``quantnas_ext.reporting.probabilities.block_probabilities``. Values that
             are null leave a gap in their curve.
 
     Raises:

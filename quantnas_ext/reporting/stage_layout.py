@@ -94,7 +94,7 @@ class StageShape:
 
 
 def place_stage(layout: Layout, shape: StageShape, x: float, top: float, main: float) -> tuple[Point, list[Point]]:
-    """Put a stage with its left edge at `x`.
+    """Put a stage with its left edge at ``x``.
 
     Args:
         layout: gets the stage's parts.
@@ -145,7 +145,7 @@ def place_stage(layout: Layout, shape: StageShape, x: float, top: float, main: f
 
 
 def _place_entrance(layout: Layout, shape: StageShape, x: float, fork: Point) -> tuple[Point, Point]:
-    """Put the blocks between the edge `x` and the fork of the branches.
+    """Put the blocks between the edge ``x`` and the fork of the branches.
 
     Returns:
         Where the wire from before the stage ends, and where an identity begins.
@@ -188,7 +188,7 @@ def _place_taps(layout: Layout, shape: StageShape, left: float, fork: Point, tot
 def _place_branch(
     layout: Layout, shape: StageShape, lines: Sequence[Sequence[str]], left: float, right: float, y: float
 ) -> tuple[Point, list[Point]]:
-    """Put the blocks of one branch, its first line centred at height `y`.
+    """Put the blocks of one branch, its first line centred at height ``y``.
 
     Returns:
         Where the branch begins, and the beginning of the wire that leaves it.

@@ -33,7 +33,7 @@ class Column:
 
 
 def number_text(value: float, form: str) -> str:
-    """A number as `format` shows it; an infinite one, such as the PSNR of equal images in dB, as ``∞``."""
+    """A number as ``format`` shows it; an infinite one, such as the PSNR of equal images in dB, as ``∞``."""
     return format(value, form) if not math.isinf(value) else "∞" if value > 0 else "-∞"
 
 

@@ -38,11 +38,11 @@ def check_same_search(run: RunFolder, given: Config) -> None:
     """Check that the search in a run folder is the one of a configuration; print what differs without harm.
 
     Args:
-        run: The run folder; without a configuration in it, as before a search began, everything goes.
-        given: What is asked for.
+        run: the run folder; without a configuration in it, as before a search began, everything goes.
+        given: what is asked for.
 
     Raises:
-        InputError: Something differs that changes the result, all of which is listed with both values.
+        InputError: something differs that changes the result, all of which is listed with both values.
     """
     _check("search", run, given, ("train.", *_undecided(Config)))
 
@@ -51,11 +51,11 @@ def check_same_training(folder: TrainingFolder, given: Config) -> None:
     """Check likewise that the training in a folder, begun or done, is the one of a configuration.
 
     Args:
-        folder: The folder of the training.
-        given: What is asked for.
+        folder: the folder of the training.
+        given: what is asked for.
 
     Raises:
-        InputError: As `check_same_search`.
+        InputError: as ``check_same_search``.
     """
     _check("training", folder, given, _HARMLESS_TO_A_TRAINING)
 
@@ -67,7 +67,7 @@ def begun_search(config: Config, *, resume: bool) -> Iterator[RunFolder]:
     The main process holds it; the others of a launcher get it as it is.
 
     Raises:
-        InputError: The folder cannot be used (`RunFolder.held`), or is to go on with another search.
+        InputError: the folder cannot be used (``RunFolder.held``), or is to go on with another search.
     """
     run, kept = RunFolder(config.run), config.search.operations
     if not is_main_process():
@@ -120,7 +120,7 @@ def _check(stage: str, folder: Folder, given: Config, harmless: tuple[str, ...])
 
 
 def _with_dots(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Keys and sections as beginnings of keys: `run` becomes `run.`, so that nothing longer begins with it."""
+    """Keys and sections as beginnings of keys: ``run`` becomes ``run.``, so that nothing longer begins with it."""
     return tuple(key if key.endswith(".") else f"{key}." for key in keys)
 
 

@@ -20,8 +20,8 @@ class _Conversion:
     """What a profile asks for.
 
     Attributes:
-        transform: From the profile's colours to sRGB; None where they are the same, or where `fits` is False.
-        fits: Whether the profile is whole and made for pixels of this mode.
+        transform: from the profile's colours to sRGB; None where they are the same, or where ``fits`` is False.
+        fits: whether the profile is whole and made for pixels of this mode.
     """
 
     transform: ImageCms.ImageCmsTransform | None
@@ -32,8 +32,8 @@ def profile_fits(profile: bytes | None, mode: str) -> bool:
     """Whether the colours of an image can be converted by its profile; True where it has none.
 
     Args:
-        profile: The profile as the file has it.
-        mode: Pillow's mode of the colours: `L`, `RGB`, `CMYK` or `LAB`.
+        profile: the profile as the file has it.
+        mode: Pillow's mode of the colours: ``L``, ``RGB``, ``CMYK`` or ``LAB``.
     """
     return not profile or _conversion(profile, mode).fits
 
@@ -44,11 +44,11 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     Without a profile, or with one that is damaged or made for other pixels, colours are taken as sRGB.
 
     Args:
-        image: Of mode `L`, `RGB`, `CMYK` or `LAB`.
-        profile: Its profile as the file has it.
+        image: of mode ``L``, ``RGB``, ``CMYK`` or ``LAB``.
+        profile: its profile as the file has it.
 
     Returns:
-        An image of mode `RGB`, or `L` where a grey one needs no conversion.
+        An image of mode ``RGB``, or ``L`` where a grey one needs no conversion.
     """
     transform = _conversion(profile, image.mode).transform if profile else None
     if transform is None and image.mode == "LAB":

@@ -38,12 +38,12 @@ def begin_decoding(paths: Sequence[Path], pixels: int, name: str) -> None:
     Where several processes share a run the first on each machine does it for all.
 
     Args:
-        paths: The images.
-        pixels: How many pixels they have together.
-        name: What the progress bar calls them.
+        paths: the images.
+        pixels: how many pixels they have together.
+        name: what the progress bar calls them.
 
     Raises:
-        InputError: One of a small set cannot be decoded; it is named. For large sets `finish_decoding` raises it.
+        InputError: one of a small set cannot be decoded; it is named. For large sets ``finish_decoding`` raises it.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return
@@ -61,7 +61,7 @@ def finish_decoding() -> None:
     """Wait until all images whose decoding has begun are decoded.
 
     Raises:
-        InputError: One cannot be decoded; it is named, and the others are left.
+        InputError: one cannot be decoded; it is named, and the others are left.
     """
     if not _running or os.getpid() != _process:  # a worker process has none of the threads
         return
@@ -78,8 +78,8 @@ class _Decoding:
     """Threads that decode images, and what they found.
 
     Args:
-        todo: The images by their keys.
-        name: What the progress bar calls them.
+        todo: the images by their keys.
+        name: what the progress bar calls them.
     """
 
     def __init__(self, todo: dict[_Key, Path], name: str) -> None:
@@ -94,7 +94,7 @@ class _Decoding:
             thread.start()
 
     def wait(self) -> None:
-        """Return when all are decoded; raise `InputError` when one cannot be."""
+        """Return when all are decoded; raise ``InputError`` when one cannot be."""
         for thread in self._threads:
             thread.join()
         if self._error is not None:

@@ -1,4 +1,4 @@
-"""Dataset folders, `HR/*.png` beside `LRx{scale}/*.png` of the same names: made from images, and checked."""
+"""Dataset folders, ``HR/*.png`` beside ``LRx{scale}/*.png`` of the same names: made from images, and checked."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ def prepare_dataset_folder(
 ) -> Path:
     """Make a dataset folder from a folder of high-resolution images.
 
-    Each image is cropped to a multiple of the scale and reduced (`degradation.downscale`). With `crop`, both are then
-    cut into overlapping sub-images, which makes reading them during training fast; they are cut after the reduction,
-    so that a sub-image has no borders of its own. Images smaller than `crop` stay whole in that direction. Beside them
-    `origins.json` says which photograph, and which part of it, every image is.
+    Each image is cropped to a multiple of the scale and reduced (``degradation.downscale``). With ``crop``, both are
+    then cut into overlapping sub-images, which makes reading them during training fast; they are cut after the
+    reduction, so that a sub-image has no borders of its own. Images smaller than ``crop`` stay whole in that direction.
+    Beside them ``origins.json`` says which photograph, and which part of it, every image is.
 
     Args:
-        source: Folder of images of any size and format.
-        target: Folder to make; it appears when everything is done.
+        source: folder of images of any size and format.
+        target: folder to make; it appears when everything is done.
         scale: 2, 3 or 4.
-        crop: Side of the sub-images in high-resolution pixels, a multiple of the scale; None keeps whole images.
-        step: Distance between sub-images, a multiple of the scale; `crop` if None.
-        nested: Take the images in subfolders of the source as well; `a/b.jpg` becomes `a_b.png`.
+        crop: side of the sub-images in high-resolution pixels, a multiple of the scale; None keeps whole images.
+        step: distance between sub-images, a multiple of the scale; ``crop`` if None.
+        nested: take the images in subfolders of the source as well; ``a/b.jpg`` becomes ``a_b.png``.
 
     Returns:
         The target folder.
 
     Raises:
-        InputError: The source is missing, empty, or has an unreadable or too small image or two of one name; the
+        InputError: the source is missing, empty, or has an unreadable or too small image or two of one name; the
             target exists; the scale, crop or step is not possible. Nothing is left behind.
     """
     source, target = Path(source), Path(target)
@@ -107,7 +107,7 @@ def check_dataset_folder(
     layout: DatasetLayout | None = None,
     skip_small: bool = False,
 ) -> int:
-    """Check that a dataset folder can be trained on; args and errors as those of `dataset_pairs`.
+    """Check that a dataset folder can be trained on; args and errors as those of ``dataset_pairs``.
 
     Returns:
         The number of image pairs.

@@ -35,22 +35,22 @@ def split_photographs(
     """Split images into two parts that have no pixel in common.
 
     Whole photographs go to either part. Where there are too few for that, or no way to deal them out comes near the
-    share, every photograph large enough is cut in two, with a gap of `GAP` low-resolution pixels between. Images across
-    the gap keep what lies on a side where a patch fits into it.
+    share, every photograph large enough is cut in two, with a gap of ``GAP`` low-resolution pixels between. Images
+    across the gap keep what lies on a side where a patch fits into it.
 
     Args:
-        photographs: What the images show (`find_photographs`); images that are not in `regions` do not count.
-        regions: The images to split.
-        share: Share of the second part, strictly between 0 and 1: of the images, or of a photograph that is cut.
-        seed: The same seed gives the same parts.
-        scale: Factor between high- and low-resolution pixels.
-        patch: Side of the patches in low-resolution pixels.
+        photographs: what the images show (``find_photographs``); images that are not in ``regions`` do not count.
+        regions: the images to split.
+        share: share of the second part, strictly between 0 and 1: of the images, or of a photograph that is cut.
+        seed: the same seed gives the same parts.
+        scale: factor between high- and low-resolution pixels.
+        patch: side of the patches in low-resolution pixels.
 
     Returns:
         The first and the second part; neither is empty.
 
     Raises:
-        InputError: There is one photograph alone, and it cannot be cut.
+        InputError: there is one photograph alone, and it cannot be cut.
     """
     shuffler = random.Random(seed)
     whole = [[index for index in photograph.images if index in regions] for photograph in photographs]
@@ -109,10 +109,10 @@ def _deal(
     """Deal groups of images out to two parts.
 
     Args:
-        groups: Images that stay together.
-        share: Of the second part, by the number of images.
-        shuffler: Decides the order.
-        first, second: How many images the parts have before.
+        groups: images that stay together.
+        share: of the second part, by the number of images.
+        shuffler: decides the order.
+        first, second: how many images the parts have before.
 
     Returns:
         What is added to either part, nearest to the share among the orders that were tried. Neither part stays empty if
@@ -153,10 +153,10 @@ def _cut(
     """Cut a mosaic in two, across its longer side if that can be.
 
     Args:
-        boxes: Places of images, in high-resolution pixels.
-        share: Of the second part, of the length.
-        second_first: Whether the second part is the upper or left one.
-        scale, patch: As in `split_photographs`.
+        boxes: places of images, in high-resolution pixels.
+        share: of the second part, of the length.
+        second_first: whether the second part is the upper or left one.
+        scale, patch: as in ``split_photographs``.
 
     Returns:
         The boxes of what is left of the images in either part, or None if no cut leaves a patch on both sides.

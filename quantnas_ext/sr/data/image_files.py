@@ -59,9 +59,9 @@ class ImageHeader:
     """What the header of an image file says.
 
     Attributes:
-        width, height: Of the upright image.
-        deep: Whether it has more than 8 bits per channel.
-        profile_fits: Whether its colour profile, where it has one, can be used.
+        width, height: of the upright image.
+        deep: whether it has more than 8 bits per channel.
+        profile_fits: whether its colour profile, where it has one, can be used.
     """
 
     width: int
@@ -80,7 +80,7 @@ def image_formats() -> tuple[str, ...]:
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of the names of image files, in lower case and with their dot, of all `image_formats`."""
+    """Endings of the names of image files, in lower case and with their dot, of all ``image_formats``."""
     formats = image_formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
@@ -90,7 +90,7 @@ def open_image(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     """An image file, opened by its content whatever its name; its header is read, its pixels are not yet.
 
     Raises:
-        InputError: The file is missing, is not an image or has more than `LARGEST` pixels; or anything that a decoder
+        InputError: the file is missing, is not an image or has more than ``LARGEST`` pixels; or anything that a decoder
             raised in the scope.
     """
     try:
@@ -116,7 +116,7 @@ def read_header(path: str | Path) -> ImageHeader:
     """Size and kind of an image, without decoding it.
 
     Raises:
-        InputError: As `open_image`.
+        InputError: as ``open_image``.
     """
     with open_image(path) as image:
         if image.format == "PNG" and "exif" not in image.info and _has_late_metadata(Path(path)):
@@ -142,7 +142,7 @@ def upright(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def colour_mode(image: Image.Image) -> str:
-    """Pillow's mode of an image's colours, without opacity and palette, at 8 bits: `L`, `RGB`, `CMYK` or `LAB`."""
+    """Pillow's mode of an image's colours, without opacity, in 8 bits: ``L``, ``RGB``, ``CMYK`` or ``LAB``."""
     if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I"):
         return "L"
     return image.mode if image.mode in ("CMYK", "LAB") else "RGB"
@@ -249,7 +249,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 class _RoomForLargeImages:
-    """A scope, shared by threads, in which Pillow's limit of pixels is above `LARGEST`; it comes back after it."""
+    """A scope, shared by threads, in which Pillow's limit of pixels is above ``LARGEST``; it comes back after it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

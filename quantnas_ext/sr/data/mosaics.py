@@ -19,8 +19,8 @@ class Mosaic:
     """Images that are known to be pieces of one picture, and where they lie on it.
 
     Attributes:
-        boxes: The place of every image, in high-resolution pixels from a common corner, by the image's index.
-        certain: Whether no pixel of these images can be shared in another way than their places say.
+        boxes: the place of every image, in high-resolution pixels from a common corner, by the image's index.
+        certain: whether no pixel of these images can be shared in another way than their places say.
     """
 
     boxes: Mapping[int, Box]
@@ -32,8 +32,8 @@ class Photograph:
     """All images of one photograph.
 
     Attributes:
-        name: Of the photograph or, where that is not known, of its first image.
-        mosaics: Its images. Those of several mosaics share no pixel, unless one of the mosaics is not certain.
+        name: of the photograph or, where that is not known, of its first image.
+        mosaics: its images. Those of several mosaics share no pixel, unless one of the mosaics is not certain.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Photograph:
 
 
 def comparable(paths: Sequence[Path]) -> bool:
-    """Whether images are few enough for `find_photographs` to compare their pixels."""
+    """Whether images are few enough for ``find_photographs`` to compare their pixels."""
     headers = (read_header(path) for path in paths)
     return sum(header.height * header.width for header in headers) <= MOST_PIXELS
 
@@ -54,19 +54,19 @@ def comparable(paths: Sequence[Path]) -> bool:
 def find_photographs(folders: Sequence[str | Path], images: Sequence[Sequence[Path]]) -> list[Photograph]:
     """Sort images by the photograph that they show.
 
-    What tells is, together: the record that preparation left in a dataset folder (`origins`); names such as
-    `0001_s002`, which are sub-images of `0001`; and equal pixels (`overlaps`), as long as the images are not too many
-    to compare. An image that nothing else is known of is a photograph of its own.
+    What tells is, together: the record that preparation left in a dataset folder (``origins``); names such as
+    ``0001_s002``, which are sub-images of ``0001``; and equal pixels (``overlaps``), as long as the images are not too
+    many to compare. An image that nothing else is known of is a photograph of its own.
 
     Args:
-        folders: Dataset folders.
-        images: The high-resolution images of each; they are counted through all folders.
+        folders: dataset folders.
+        images: the high-resolution images of each; they are counted through all folders.
 
     Returns:
         The photographs in the order of their first images.
 
     Raises:
-        InputError: A record is damaged, or an image cannot be read.
+        InputError: a record is damaged, or an image cannot be read.
     """
     paths = [path for of_folder in images for path in of_folder]
     headers = [read_header(path) for path in paths]
@@ -191,7 +191,7 @@ class _Places:
         return self._offsets[index]
 
     def join(self, first: int, second: int, down: int, right: int) -> None:
-        """Make one set of two, the second index `(down, right)` from the first; nothing if they are in one already."""
+        """Make one set of two, the second index ``(down, right)`` from the first; nothing if they are one already."""
         root, other = self.root(first), self.root(second)
         if root != other:
             own, others = self.place(first), self.place(second)

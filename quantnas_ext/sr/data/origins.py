@@ -17,7 +17,7 @@ from quantnas_ext.errors import InputError, shown
 __all__ = ["ORIGINS_NAME", "Box", "Origin", "photograph_digest", "read_origins", "stem_of_sub_image", "write_origins"]
 
 ORIGINS_NAME = "origins.json"
-"""The record that preparation leaves in a dataset folder, beside `HR`."""
+"""The record that preparation leaves in a dataset folder, beside ``HR``."""
 
 _FORMAT, _VERSION = "quantnas-origins", 1
 _LARGEST_FILE = 200_000_000  # bytes; DIV2K in sub-images takes three millions
@@ -34,7 +34,7 @@ class Box(NamedTuple):
     width: int
 
     def of(self, image: np.ndarray) -> np.ndarray:
-        """This part of an image `[h, w, ...]`."""
+        """This part of an image ``[h, w, ...]``."""
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
     def times(self, factor: int) -> Box:
@@ -47,10 +47,10 @@ class Origin:
     """Where an image was cut from.
 
     Attributes:
-        photograph: Digest of the photograph's pixels (`photograph_digest`), which says that two are the same whatever
+        photograph: digest of the photograph's pixels (``photograph_digest``), which says that two are the same whatever
             they are called.
-        name: What the photograph was called.
-        box: Its place there, in high-resolution pixels.
+        name: what the photograph was called.
+        box: its place there, in high-resolution pixels.
     """
 
     photograph: str
@@ -59,12 +59,12 @@ class Origin:
 
 
 def photograph_digest(image: np.ndarray) -> str:
-    """A digest of the pixels of a photograph, `uint8 [h, w, 3]`."""
+    """A digest of the pixels of a photograph, ``uint8 [h, w, 3]``."""
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def stem_of_sub_image(stem: str) -> str | None:
-    """`0001` of a sub-image that is called `0001_s002`, as is usual with DIV2K; None for other names."""
+    """``0001`` of a sub-image that is called ``0001_s002``, as is usual with DIV2K; None for other names."""
     match = _SUB_IMAGE.fullmatch(stem)
     return match[1] if match else None
 
@@ -73,8 +73,8 @@ def write_origins(folder: Path, origins: Mapping[str, Origin]) -> None:
     """Write the record of a dataset folder that is being made.
 
     Args:
-        folder: The dataset folder.
-        origins: By file name, without its ending.
+        folder: the dataset folder.
+        origins: by file name, without its ending.
     """
     photographs = {origin.name: origin.photograph for origin in origins.values()}
     images = {stem: {"photograph": origin.name, "box": list(origin.box)} for stem, origin in origins.items()}
@@ -86,7 +86,7 @@ def read_origins(folder: str | Path) -> dict[str, Origin]:
     """The origins of a dataset folder's images by file name without its ending; none where nothing is recorded.
 
     Raises:
-        InputError: The record is damaged or of another version.
+        InputError: the record is damaged or of another version.
     """
     path = Path(folder) / ORIGINS_NAME
     if not path.exists():

@@ -29,7 +29,7 @@ FINGERPRINT_PAIRS = 2000
 
 @contextlib.contextmanager
 def keyed_random(*key: int) -> Iterator[None]:
-    """A scope in which Python's global `random` is a function of `key`; its state comes back afterwards.
+    """A scope in which Python's global ``random`` is a function of ``key``; its state comes back afterwards.
 
     BasicSR draws crops and flips from there, so that without this a sample would depend on everything drawn before it:
     on the process, the worker and the order of reading.
@@ -45,24 +45,24 @@ def keyed_random(*key: int) -> Iterator[None]:
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     """One random patch of every image pair of some dataset folders, another one in every epoch.
 
-    Item `i` is `(lr, hr)`: `float32 [3, patch, patch]` and `[3, scale patch, scale patch]`, RGB in [0, 1]. It is the
-    same whatever the process, worker or order that asks for it.
+    Item ``i`` is ``(lr, hr)``: ``float32 [3, patch, patch]`` and ``[3, scale patch, scale patch]``, RGB in [0, 1]. It
+    is the same whatever the process, worker or order that asks for it.
 
     Args:
-        folders: Dataset folders (`HR`, `LRx{scale}`).
-        scale: Factor between HR and LR.
-        patch: Side of the LR crop in pixels.
-        seed: Seed of crops, flips and rotations.
-        layout: Where the folders have their images.
-        skip_small: Leave out images smaller than the patch instead of refusing them.
+        folders: dataset folders (``HR``, ``LRx{scale}``).
+        scale: factor between HR and LR.
+        patch: side of the LR crop in pixels.
+        seed: seed of crops, flips and rotations.
+        layout: where the folders have their images.
+        skip_small: leave out images smaller than the patch instead of refusing them.
 
     Attributes:
-        images: Indices of the image pairs in use, all folders counted through.
-        regions: By these indices, the part of an image that patches are cropped from, in low-resolution pixels; None
+        images: indices of the image pairs in use, all folders counted through.
+        regions: by these indices, the part of an image that patches are cropped from, in low-resolution pixels; None
             for all of it.
 
     Raises:
-        InputError: No folder is given, or one is not a dataset folder for this scale and patch.
+        InputError: no folder is given, or one is not a dataset folder for this scale and patch.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         self._epoch.fill_(epoch)
 
     def part(self, images: Sequence[int] | Regions) -> PatchDataset:
-        """A dataset of some of the image pairs (indices as in `images`), with an epoch of its own.
+        """A dataset of some of the image pairs (indices as in ``images``), with an epoch of its own.
 
         Args:
-            images: Which; as a mapping, with the region of each (as in `regions`) instead of that it has here.
+            images: which; as a mapping, with the region of each (as in ``regions``) instead of that it has here.
         """
         part = copy.copy(self)
         part.images = list(images)
@@ -135,7 +135,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         return pair["lq"], pair["gt"]
 
     def photographs(self) -> list[Photograph]:
-        """What the images show, as far as that can be told (`find_photographs`); indices as in `images`."""
+        """What the images show, as far as that can be told (``find_photographs``); indices as in ``images``."""
         return find_photographs(self._folders, self._paths)
 
 
@@ -143,19 +143,19 @@ def split_dataset(dataset: PatchDataset, share: float, seed: int = 0) -> tuple[P
     """Split a dataset into a training and a validation part that have no pixel in common.
 
     Photographs stay whole, with all sub-images that were cut from them, where there are enough; otherwise they are cut
-    in two regions with a gap between (`halves`). Which images are of one photograph is told by what preparation
-    recorded, by names such as `0001_s002`, and by equal pixels (`mosaics`).
+    in two regions with a gap between (``halves``). Which images are of one photograph is told by what preparation
+    recorded, by names such as ``0001_s002``, and by equal pixels (``mosaics``).
 
     Args:
-        dataset: What is to be split.
-        share: Share of the validation part, strictly between 0 and 1; either part gets at least one image.
-        seed: The same seed gives the same split.
+        dataset: what is to be split.
+        share: share of the validation part, strictly between 0 and 1; either part gets at least one image.
+        seed: the same seed gives the same split.
 
     Returns:
-        The training part and the validation part; both need `set_epoch`.
+        The training part and the validation part; both need ``set_epoch``.
 
     Raises:
-        InputError: The share is out of range, or there is one photograph that cannot be cut in two.
+        InputError: the share is out of range, or there is one photograph that cannot be cut in two.
     """
     if not 0 < share < 1:
         raise InputError(f"a validation share of {share} is not possible; give a number between 0 and 1")

@@ -45,7 +45,7 @@ class Row:
 def comparison_picture(
     columns: Sequence[Column], path: str | Path, *, crop: int = 64, names: Sequence[str] = ()
 ) -> Path:
-    """Draw a comparison into a .png (pixel for pixel), .pdf or .svg; see `comparison_figure`.
+    """Draw a comparison into a .png (pixel for pixel), .pdf or .svg; see ``comparison_figure``.
 
     Raises:
         InputError: when the images do not fit each other or the path cannot be written.
@@ -56,8 +56,9 @@ def comparison_picture(
 def comparison_figure(columns: Sequence[Column], *, crop: int = 64, names: Sequence[str] = ()) -> Figure:
     """One row a photograph: the whole original, then the same crop of every column, enlarged by a whole number.
 
-    The crop is chosen by `telling_region`, which does not ask which method is the better one. Under each method stands
-    its PSNR on Y in dB: of the whole image without a border of `scale` pixels, and of the crop; the best in bold.
+    The crop is chosen by ``telling_region``, which does not ask which method is the better one. Under each method
+    stands its PSNR on Y in dB: of the whole image without a border of ``scale`` pixels, and of the crop; the best in
+    bold.
 
     Args:
         columns: title and image of each column, first LR, last HR, the methods between them; images are
@@ -104,7 +105,7 @@ def comparison_figure(columns: Sequence[Column], *, crop: int = 64, names: Seque
 
 
 def comparison_rows(columns: Sequence[Column], names: Sequence[str] = ()) -> list[Row]:
-    """Sort the columns' images into rows and check that they fit each other; see `comparison_figure`.
+    """Sort the columns' images into rows and check that they fit each other; see ``comparison_figure``.
 
     Raises:
         InputError: when columns are missing, or an image's kind or size does not fit.
@@ -165,7 +166,7 @@ def telling_region(hr: np.ndarray, results: Sequence[np.ndarray], side: int, ste
 
 
 def _square_means(values: np.ndarray, side: int, step: int) -> np.ndarray:
-    """Mean of every square of a side whose corner lies on multiples of `step`, by a summed-area table."""
+    """Mean of every square of a side whose corner lies on multiples of ``step``, by a summed-area table."""
     table = np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     sums = table[side:, side:] - table[:-side, side:] - table[side:, :-side] + table[:-side, :-side]
     return sums[::step, ::step] / side**2
@@ -192,7 +193,7 @@ def _figure(psnr: float) -> str:
 
 
 def _fit(width: int, height: int, panel: int) -> tuple[int, int]:
-    """Size of a whole photograph beside crops of side `panel`."""
+    """Size of a whole photograph beside crops of side ``panel``."""
     factor = min(panel / height, _WIDEST * panel / width)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
@@ -214,11 +215,11 @@ class _PixelFigure:
         self.figure.text(*place, text, ha="center", va="center", fontsize=size, fontweight=weight, color=colour)
 
     def pixels(self, image: np.ndarray, x: int, y: int, side: int) -> None:
-        """A square image enlarged to `side` pixels without interpolation."""
+        """A square image enlarged to ``side`` pixels without interpolation."""
         self._image(image, x, y, (side, side))
 
     def whole(self, image: np.ndarray, x: int, y: int, size: tuple[int, int], crop: tuple[int, int, int]) -> None:
-        """A photograph reduced to `size`, with a frame around the crop (left, top, side in its own pixels)."""
+        """A photograph reduced to ``size``, with a frame around the crop (left, top, side in its own pixels)."""
         reduced = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
         axes = self._image(reduced, x, y, size)
         factor = size[0] / image.shape[1]

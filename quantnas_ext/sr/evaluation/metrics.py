@@ -1,7 +1,7 @@
 """PSNR and SSIM on the Y channel, and the scores of a network or of bicubic interpolation on a folder of images.
 
-The protocol of the literature: 8-bit images, BT.601 studio-range Y, borders of `scale` pixels left out, the mean over
-images; figures come from BasicSR's `calculate_psnr` and `calculate_ssim`.
+The protocol of the literature: 8-bit images, BT.601 studio-range Y, borders of ``scale`` pixels left out, the mean over
+images; figures come from BasicSR's ``calculate_psnr`` and ``calculate_ssim``.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
     """Peak signal-to-noise ratio of Y in dB; infinite for equal images.
 
     Args:
-        image: `uint8 [h, w, 3]` RGB.
-        reference: The same shape.
-        border: Pixels left out on every side.
+        image: ``uint8 [h, w, 3]`` RGB.
+        reference: the same shape.
+        border: pixels left out on every side.
     """
     return float(calculate_psnr(_bgr(image), _bgr(reference), border, test_y_channel=True))
 
@@ -42,11 +42,11 @@ def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
 def psnr_rgb(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean over the crops of a batch of their peak signal-to-noise ratio in RGB, dB; at most 100, for equal ones.
 
-    For scores beside a search. Nothing is rounded and no border left out, so figures of `psnr_y` do not compare.
+    For scores beside a search. Nothing is rounded and no border left out, so figures of ``psnr_y`` do not compare.
 
     Args:
-        outputs: `[N, 3, h, w]`, clamped to [0, 1] here.
-        targets: The same shape, in [0, 1].
+        outputs: ``[N, 3, h, w]``, clamped to [0, 1] here.
+        targets: the same shape, in [0, 1].
     """
     error = (outputs.float().clamp(0, 1) - targets).square().mean(dim=(1, 2, 3))
     return -10 * error.clamp_min(1e-10).log10().mean()
@@ -56,9 +56,9 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
     """Structural similarity of Y (Wang et al. 2004, Gaussian window of 11 pixels, sigma 1.5), at most 1.
 
     Args:
-        image: `uint8 [h, w, 3]` RGB, at least 11 pixels a side without the border.
-        reference: The same shape.
-        border: Pixels left out on every side.
+        image: ``uint8 [h, w, 3]`` RGB, at least 11 pixels a side without the border.
+        reference: the same shape.
+        border: pixels left out on every side.
     """
     return float(calculate_ssim(_bgr(image), _bgr(reference), border, test_y_channel=True))
 
@@ -73,7 +73,8 @@ class FolderScores:
     """Scores on a folder.
 
     Attributes:
-        images: Image name to its figures: `psnr` (dB), `ssim`, and `lpips` where it was asked for and could be had.
+        images: image name to its figures: ``psnr`` (dB), ``ssim``, and ``lpips`` where it was asked for and could be
+            had.
     """
 
     images: dict[str, dict[str, float]]
@@ -85,7 +86,7 @@ class FolderScores:
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: `{"mean": {...}, "images": {name: {...}}}`; what is infinite becomes None."""
+        """Plain data for JSON: ``{"mean": {...}, "images": {name: {...}}}``; what is infinite becomes None."""
         figures: dict[str, Any] = json_values({"mean": self.mean, "images": self.images})
         return figures
 
@@ -102,15 +103,15 @@ def evaluate_folder(
     """Score a network on every image of a folder, whole images one by one.
 
     Args:
-        network: As in `upscaling.upscale`; it is put in evaluation mode for the time being.
-        folder: A dataset folder or a folder of high-resolution images (`EvaluationPairs`).
-        scale: The network's scale.
-        lpips: Scores perceptual distance too.
-        name: What the progress bar shows; the folder's name if None.
-        nested: Whether images in subfolders belong to the folder.
+        network: as in ``upscaling.upscale``; it is put in evaluation mode for the time being.
+        folder: a dataset folder or a folder of high-resolution images (``EvaluationPairs``).
+        scale: the network's scale.
+        lpips: scores perceptual distance too.
+        name: what the progress bar shows; the folder's name if None.
+        nested: whether images in subfolders belong to the folder.
 
     Raises:
-        InputError: As `EvaluationPairs`.
+        InputError: as ``EvaluationPairs``.
     """
     pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST, nested=nested)
     training = network.training
@@ -126,7 +127,7 @@ def evaluate_bicubic(
 ) -> FolderScores:
     """Score bicubic interpolation on a folder: the baseline every network has to beat.
 
-    Args, Raises: as `evaluate_folder`.
+    Args, Raises: as ``evaluate_folder``.
     """
     pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST, nested=nested)
     return _score(pairs, lambda image: upscale_bicubic(image, scale), lpips, f"{name or Path(folder).name} bicubic")

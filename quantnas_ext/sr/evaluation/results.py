@@ -21,7 +21,7 @@ def check_output_folder(folder: Path) -> None:
     """Check, before long work and without making it, that files can be written to a folder.
 
     Raises:
-        InputError: It, or the folder in which it would be made, is a file or cannot be written to.
+        InputError: it, or the folder in which it would be made, is a file or cannot be written to.
     """
     nearest = folder
     try:
@@ -42,7 +42,7 @@ def check_tile(tile: int) -> int:
     """The side of a tile itself.
 
     Raises:
-        InputError: It is neither 0 (images are enlarged whole) nor at least 24.
+        InputError: it is neither 0 (images are enlarged whole) nor at least 24.
     """
     if tile and tile < _SMALLEST_TILE:
         raise InputError(f"a tile of {tile} pixels is not possible; give at least {_SMALLEST_TILE}, or 0 for none")
@@ -54,7 +54,7 @@ def within_memory(image: Path) -> Iterator[None]:
     """Say in a sentence that memory does not suffice to enlarge an image.
 
     Raises:
-        InputError: In place of the errors of Python and torch that say so.
+        InputError: in place of the errors of Python and torch that say so.
     """
     try:
         yield

@@ -25,7 +25,7 @@ def scores_table(scores: Mapping[str, Mapping[str, FolderScores]]) -> str:
     """A text table of mean figures, a line for each data set and method.
 
     Args:
-        scores: Data set to method to its scores.
+        scores: data set to method to its scores.
     """
     rows = [(data, method, found.mean) for data, methods in scores.items() for method, found in methods.items()]
     figures = [name for name in _HEADINGS if all(name in mean for *_, mean in rows)]
@@ -44,7 +44,7 @@ def check_new_file(path: str | Path) -> None:
     """Check, before long work, that a result can be written.
 
     Raises:
-        InputError: The file exists already, its folder does not, or nothing can be written there.
+        InputError: the file exists already, its folder does not, or nothing can be written there.
     """
     path = Path(path)
     try:

@@ -40,11 +40,11 @@ def final_training_options(
     """BasicSR's options for the final training of a found network: L1, Adam, cosine to (nearly) zero.
 
     Args:
-        config: Its `seed`, `data.train`, `data.test`, `data.workers` and `train` are used.
-        scale: The network's scale.
-        images: Number of training pairs, on which the length of BasicSR's epochs depends.
-        architecture: The architecture file to train.
-        weights: Safetensors weights to start from; None for new ones.
+        config: its ``seed``, ``data.train``, ``data.test``, ``data.workers`` and ``train`` are used.
+        scale: the network's scale.
+        images: number of training pairs, on which the length of BasicSR's epochs depends.
+        architecture: the architecture file to train.
+        weights: safetensors weights to start from; None for new ones.
     """
     train = config.train
     needed = train.batch_size * min(train.iterations, _EPOCH_ITERATIONS)
@@ -117,7 +117,8 @@ def final_training_options(
 def write_options(options: dict[str, Any], path: str | Path) -> None:
     """Write an options file; it appears complete or not at all.
 
-    Paths below its folder are written relative to it, so that the folder can be moved. `written_in` says where it lay.
+    Paths below its folder are written relative to it, so that the folder can be moved. ``written_in`` says where it
+    lay.
     """
     path = Path(path)
     folder = path.absolute().parent
@@ -137,7 +138,7 @@ def _inside(folder: Path, path: str) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """BasicSR's command line for training (`python -m basicsr.train`)."""
+    """BasicSR's command line for training (``python -m basicsr.train``)."""
     parser = argparse.ArgumentParser(
         prog="python -m quantnas_ext.sr.train",
         description="BasicSR's training with the networks, datasets and model of quantnas_ext; all results go to the "
@@ -155,18 +156,18 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def read_options(arguments: argparse.Namespace, root: str, is_train: bool = True) -> dict[str, Any]:
-    """What `basicsr.utils.options.parse_options` does, without its `exec`, `eval` and unsafe YAML.
+    """What ``basicsr.utils.options.parse_options`` does, without its ``exec``, ``eval`` and unsafe YAML.
 
-    Options are read, overridden and checked, processes are joined (`--launcher`), random numbers are seeded, and the
-    paths below `root` are filled in.
+    Options are read, overridden and checked, processes are joined (``--launcher``), random numbers are seeded, and the
+    paths below ``root`` are filled in.
 
     Args:
-        arguments: From `parse_arguments`.
-        root: Folder of `experiments/` and `tb_logger/`.
-        is_train: Whether this is a training; kept for BasicSR's signature.
+        arguments: from ``parse_arguments``.
+        root: folder of ``experiments/`` and ``tb_logger/``.
+        is_train: whether this is a training; kept for BasicSR's signature.
 
     Raises:
-        InputError: The file is missing, is not YAML or lacks an option, an option is of another kind than it can be, or
+        InputError: the file is missing, is not YAML or lacks an option, an option is of another kind than it can be, or
             an override is not possible.
     """
     path = Path(arguments.opt)
@@ -231,7 +232,7 @@ def _beside(path: str, options: Path, written_in: str | None) -> str:
 
 
 def _override(options: dict[str, Any], text: str) -> None:
-    """Apply one `--force_yml KEY:SUB=VALUE`, in place. Sections must exist, the last key may be new."""
+    """Apply one ``--force_yml KEY:SUB=VALUE``, in place. Sections must exist, the last key may be new."""
     key, equals, value = (part.strip() for part in text.partition("="))
     *sections, name = key.split(":")
     section = find_option(options, ":".join(sections)) if sections else options
@@ -241,7 +242,7 @@ def _override(options: dict[str, Any], text: str) -> None:
 
 
 def _value(text: str) -> Any:
-    """An override's value as BasicSR reads it: YAML, `None`, and numbers such as `1e-4`."""
+    """An override's value as BasicSR reads it: YAML, ``None``, and numbers such as ``1e-4``."""
     if text.lower() == "none":
         return None
     value = read_yaml(text)

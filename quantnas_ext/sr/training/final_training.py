@@ -1,4 +1,4 @@
-"""Final training by BasicSR's own `train_pipeline`, with everything it writes in one run folder."""
+"""Final training by BasicSR's own ``train_pipeline``, with everything it writes in one run folder."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ __all__ = ["train"]
 
 
 def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
-    """Train as an options file says, from the start or (`--auto_resume`) from the latest state that is whole.
+    """Train as an options file says, from the start or (``--auto_resume``) from the latest state that is whole.
 
-    Beside the options file appear `experiments/` (checkpoints, training states), `tb_logger/`, `train.log` and, at the
-    end, the trained weights.
+    Beside the options file appear ``experiments/`` (checkpoints, training states), ``tb_logger/``, ``train.log`` and,
+    at the end, the trained weights.
 
     Args:
-        argv: BasicSR's arguments, `["-opt", FILE, ...]`; the command line's, if None.
-        quiet: Show only validations and warnings besides the progress bar; the log file has everything.
+        argv: BasicSR's arguments, ``["-opt", FILE, ...]``; the command line's, if None.
+        quiet: show only validations and warnings besides the progress bar; the log file has everything.
 
     Returns:
         The path of the trained weights.
 
     Raises:
-        InputError: Something in the options file is wrong, or the folder holds a training already and nothing says to
+        InputError: something in the options file is wrong, or the folder holds a training already and nothing says to
             go on with it; nothing has been written or moved then.
     """
     arguments = parse_arguments(argv)
@@ -73,9 +73,9 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
 
 @contextlib.contextmanager
 def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Iterator[dict[str, Any]]:
-    """Let the pipeline read its options from `arguments`, checked; yields a dict that the options are copied to.
+    """Let the pipeline read its options from ``arguments``, checked; yields a dict that the options are copied to.
 
-    After the checks the first process locks the folder; `held` gives it back.
+    After the checks the first process locks the folder; ``held`` gives it back.
     """
     parsed: dict[str, Any] = {}
 
@@ -126,12 +126,12 @@ def _check_start(options: dict[str, Any], weights: Path, command: str) -> None:
     """Refuse to begin anew where a training has left its results.
 
     Args:
-        options: Of the training that is to begin.
-        weights: Where the trained weights of the folder are.
-        command: How to start it, for the sentence.
+        options: of the training that is to begin.
+        weights: where the trained weights of the folder are.
+        command: how to start it, for the sentence.
 
     Raises:
-        InputError: There are trained weights or training states, and nothing says to go on from them.
+        InputError: there are trained weights or training states, and nothing says to go on from them.
     """
     states = list(Path(options["path"]["training_states"]).glob("*.state"))
     if options["path"].get("resume_state") or (options["auto_resume"] and (states or not weights.exists())):
@@ -155,7 +155,7 @@ class _BarHandler(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file whose full disk ends the training, where `logging` would print a traceback for every line."""
+    """A log file whose full disk ends the training, where ``logging`` would print a traceback for every line."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         """Let out what writing a line has raised; called while that is handled."""

@@ -49,7 +49,7 @@ _TRAIN_OPTIONS = (
     "pixel_opt",
     "perceptual_opt",
 )
-"""Options under `train` that `QuantNASModel` and the training loop read."""
+"""Options under ``train`` that ``QuantNASModel`` and the training loop read."""
 
 _SCHEDULERS = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
@@ -64,10 +64,10 @@ def rehearse(options: dict[str, Any]) -> None:
     Random numbers are seeded anew afterwards, so that a training is the same however much was checked.
 
     Args:
-        options: From `options.read_options`; not changed.
+        options: from ``options.read_options``; not changed.
 
     Raises:
-        InputError: A name or an option is unknown, a file is missing, or BasicSR cannot build something from its
+        InputError: a name or an option is unknown, a file is missing, or BasicSR cannot build something from its
             options.
     """
     _check_names(options)
@@ -135,13 +135,13 @@ def _check_names(options: dict[str, Any]) -> None:
 
 
 def _check_part(key: str, part: Any, known: Any, supplied: Collection[str] = ()) -> None:
-    """Check a section `{type: ..., options ...}` against what its type takes.
+    """Check a section ``{type: ..., options ...}`` against what its type takes.
 
     Args:
-        key: The section's key.
-        part: The section.
-        known: A registry of BasicSR, or a dictionary, of types.
-        supplied: Arguments that BasicSR gives by itself.
+        key: the section's key.
+        part: the section.
+        known: a registry of BasicSR, or a dictionary, of types.
+        supplied: arguments that BasicSR gives by itself.
     """
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise InputError(f"'{key}' must be a section with a 'type'; compare it with one that recipes/train.py wrote")

@@ -45,16 +45,16 @@ def load_weights(
     A difference of one bit, the activations' bits and dilations cannot be told so, which the returned lines say.
 
     Args:
-        network: Built from `architecture`.
-        path: A safetensors file, or a `net_g_*.pth` of BasicSR.
-        architecture: The network's own.
-        other_precisions: Which weights of the same operations in other precisions are wanted.
+        network: built from ``architecture``.
+        path: a safetensors file, or a ``net_g_*.pth`` of BasicSR.
+        architecture: the network's own.
+        other_precisions: which weights of the same operations in other precisions are wanted.
 
     Returns:
         Lines for the user: that steps start anew and why, or what could not be checked. Mostly none.
 
     Raises:
-        InputError: The file is missing or damaged, or belongs to another network or to precisions that are not wanted;
+        InputError: the file is missing or damaged, or belongs to another network or to precisions that are not wanted;
             the network is then as it was.
     """
     file = read_weight_file(path)
@@ -97,7 +97,7 @@ def check_weights(path: str | Path, architecture: Architecture) -> None:
     """Refuse a checkpoint that is none of an architecture's training; one of its full-precision iterations is.
 
     Raises:
-        InputError: The file is missing or damaged, or belongs to another network or to other precisions.
+        InputError: the file is missing or damaged, or belongs to another network or to other precisions.
     """
     file, own, network = read_weight_file(path), WeightIdentity.of(architecture), architecture.build()
     layers = layer_names(network)
@@ -170,9 +170,9 @@ def _implied_precisions(
     """The precision of each layer by the quantizers that a state dict has and by the size of its weights' steps.
 
     Args:
-        weights: The state dict.
-        layers: The network's quantized layers by name.
-        stated: What they may be: the bits are these where nothing speaks against it.
+        weights: the state dict.
+        layers: the network's quantized layers by name.
+        stated: what they may be: the bits are these where nothing speaks against it.
     """
     found = {}
     for name, layer in layers.items():
