@@ -13,8 +13,6 @@ from typing import Any, Generic, TypeVar
 
 from quantnas_ext.errors import InputError, shown, unknown_name
 
-__all__ = ["Registry", "flag", "name_among", "real_number", "shape", "whole_number"]
-
 Entry = TypeVar("Entry")
 
 

@@ -19,8 +19,6 @@ from typing import Any
 
 from quantnas_ext.errors import InputError
 
-__all__ = ["prepare_basicsr", "prepare_nni"]
-
 
 def prepare_nni() -> None:
     """Let ``nni.nas.nn.pytorch`` be imported, whenever that is, without the one harmless warning that it gives.

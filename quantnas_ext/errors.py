@@ -6,8 +6,6 @@ import difflib
 import reprlib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "printable", "shown", "unknown_name"]
-
 _LONGEST_TEXT = 100  # characters of a value in a message
 
 _MOST_NAMES = 60  # known names in a message

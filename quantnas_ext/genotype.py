@@ -28,8 +28,6 @@ from typing import Any
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError, unknown_name
 
-__all__ = ["OPERATION_NAMES", "import_genotype", "parse_genotype"]
-
 Gene = tuple[str, int]
 """Operation and bits of one block, in the authors' words."""
 

@@ -9,8 +9,6 @@ from tqdm import tqdm
 
 from quantnas_ext.errors import printable
 
-__all__ = ["notice"]
-
 _said: set[str] = set()
 
 

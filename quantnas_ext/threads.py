@@ -20,8 +20,6 @@ import psutil
 
 from quantnas_ext.files.atomic import atomic_file
 
-__all__ = ["THREADS_NAME", "Threads", "available_cores", "choose_threads", "free_cores", "set_threads"]
-
 THREADS_NAME = "threads.json"
 """The choice of a run, in its folder."""
 

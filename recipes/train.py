@@ -64,8 +64,9 @@ def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> 
     from quantnas_ext.sr.data.photographs import with_photographs
     from quantnas_ext.sr.training import final_training
     from quantnas_ext.sr.training.basicsr_options import final_training_options, write_options
+    from quantnas_ext.sr.weights.weight_files import save_weights
     from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-    from quantnas_ext.sr.weights.weight_loading import load_weights, save_weights
+    from quantnas_ext.sr.weights.weight_loading import load_weights
 
     found = Architecture.load(file)
     precision = config.train.precision

@@ -20,17 +20,6 @@ from typing import Any
 
 from quantnas_ext.errors import InputError
 
-__all__ = [
-    "DISK_TROUBLE",
-    "WriteError",
-    "atomic_file",
-    "atomic_folder",
-    "check_writable",
-    "remove_leftovers",
-    "save_tensors",
-    "writing",
-]
-
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What a disk, a quota or a limit on sizes answers when it is used up."""
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["json_values"]
-
 
 def json_values(value: Any) -> Any:
     """Plain data with None for every infinite or undefined number, such as the PSNR of equal images.

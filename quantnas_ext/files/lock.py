@@ -16,8 +16,6 @@ from filelock import FileLock, Timeout
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_file, remove_leftovers, writing
 
-__all__ = ["LOCK_FILES", "run_lock"]
-
 _LOCK, _OWNER = ".lock", ".lock.owner"
 
 LOCK_FILES = frozenset((_LOCK, _OWNER))

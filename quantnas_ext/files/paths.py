@@ -8,8 +8,6 @@ from pathlib import Path
 
 from quantnas_ext.errors import InputError
 
-__all__ = ["expanded", "named_folder_argument", "path_argument", "seen_from"]
-
 
 def expanded(path: str) -> str:
     """A path with a leading ``~`` or ``~user`` replaced by that home folder, as a shell does it.

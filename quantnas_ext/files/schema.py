@@ -23,8 +23,6 @@ import yaml
 
 from quantnas_ext.errors import InputError, printable, shown, unknown_name
 
-__all__ = ["Written", "build", "keys", "number", "read_yaml", "read_yaml_file"]
-
 Schema = TypeVar("Schema")
 
 _DESCRIPTIONS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}

@@ -12,8 +12,6 @@ from typing import NoReturn
 from quantnas_ext.errors import InputError, printable
 from quantnas_ext.files.atomic import DISK_TROUBLE, WriteError
 
-__all__ = ["is_main_process", "run"]
-
 
 def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     """Run a recipe's ``main`` on the command line's arguments and leave the process.

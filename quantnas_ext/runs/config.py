@@ -25,19 +25,6 @@ from quantnas_ext.runs.plugins import import_plugins
 from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.search.options import BatchOptions, LoopOptions, StrategyOptions
 
-__all__ = [
-    "Config",
-    "CostConfig",
-    "DataConfig",
-    "SearchConfig",
-    "SpaceConfig",
-    "TrainConfig",
-    "add_config_arguments",
-    "load_config",
-    "save_config",
-    "shipped_configs",
-]
-
 
 @dataclass(frozen=True)
 class SpaceConfig:

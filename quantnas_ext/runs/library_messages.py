@@ -9,8 +9,6 @@ from pathlib import Path
 
 from quantnas_ext.notices import notice
 
-__all__ = ["MESSAGES_NAME", "keep_messages"]
-
 MESSAGES_NAME = "libraries.log"
 """The file in a run folder."""
 

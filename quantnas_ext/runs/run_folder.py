@@ -16,8 +16,6 @@ from quantnas_ext.files.lock import LOCK_FILES, run_lock
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.runs.library_messages import keep_messages
 
-__all__ = ["Folder", "RunFolder", "TrainingFolder"]
-
 
 class Folder:
     """A folder that one process at a time fills, and that no second run is mixed into.

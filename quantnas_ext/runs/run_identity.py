@@ -17,8 +17,6 @@ from quantnas_ext.runs.command_line import is_main_process
 from quantnas_ext.runs.config import Config, load_config, save_config
 from quantnas_ext.runs.run_folder import Folder, RunFolder, TrainingFolder
 
-__all__ = ["begun_search", "check_same_search", "check_same_training"]
-
 _HARMLESS_TO_A_TRAINING = (
     "run",
     "space.",

@@ -17,17 +17,6 @@ from quantnas_ext.arguments import flag, name_among, real_number, whole_number
 from quantnas_ext.errors import InputError, shown, unknown_name
 from quantnas_ext.files.schema import number
 
-__all__ = [
-    "BatchOptions",
-    "EvaluatorOptions",
-    "LoopOptions",
-    "StrategyOptions",
-    "chosen",
-    "deciding",
-    "gathered",
-    "takes",
-]
-
 
 @dataclass(frozen=True)
 class Options:

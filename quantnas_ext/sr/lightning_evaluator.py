@@ -14,8 +14,6 @@ from quantnas_ext.runs.config import Config
 from quantnas_ext.search.loop.sampling import EpochSampler
 from quantnas_ext.sr.data.patches import PatchDataset
 
-__all__ = ["RestorationModule", "lightning_evaluator"]
-
 
 class RestorationModule(LightningModule):
     """L1 loss, and Adam with a cosine to zero: the weight step of this package's own searches.

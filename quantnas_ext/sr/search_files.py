@@ -26,10 +26,8 @@ from quantnas_ext.search.result import SearchResult
 from quantnas_ext.spaces import build_space
 from quantnas_ext.spaces.diagram import Stage
 from quantnas_ext.sr.evaluation.score_files import write_json
+from quantnas_ext.sr.weights.weight_files import save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import save_weights
-
-__all__ = ["keep_operations", "save_search", "search_summary"]
 
 
 def keep_operations(space: ModelSpace, path: str | None) -> dict[str, Any]:

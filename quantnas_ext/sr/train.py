@@ -7,8 +7,6 @@ import torch
 from quantnas_ext.runs import command_line
 from quantnas_ext.sr.training.final_training import train
 
-__all__ = ["main"]
-
 
 def main(argv: list[str] | None = None) -> None:
     """Train, or with `--auto_resume` go on training, as an options file says.

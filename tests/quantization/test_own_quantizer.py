@@ -43,8 +43,9 @@ from quantnas_ext.sr.training.basicsr_options import (
     write_options,
 )
 from quantnas_ext.sr.training.model import QuantNASModel
+from quantnas_ext.sr.weights.weight_files import save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import load_weights, save_weights
+from quantnas_ext.sr.weights.weight_loading import load_weights
 
 
 @register_quantizer("pact")

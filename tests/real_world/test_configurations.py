@@ -105,7 +105,7 @@ def test_a_relative_path_that_is_not_there_says_where_it_was_looked_for(
     from quantnas_ext.sr.data.folders import check_dataset_folder
     from quantnas_ext.sr.data.images import list_images, read_image
     from quantnas_ext.sr.evaluation.score_files import check_new_file
-    from quantnas_ext.sr.weights.weight_loading import read_weights
+    from quantnas_ext.sr.weights.weight_files import read_weights
 
     monkeypatch.chdir(tmp_path)
     looks = [

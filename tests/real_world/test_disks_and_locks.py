@@ -33,7 +33,7 @@ from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import write_png
 from quantnas_ext.sr.evaluation.score_files import check_new_file, write_json
 from quantnas_ext.sr.training.basicsr_options import write_options
-from quantnas_ext.sr.weights.weight_loading import read_weights, save_weights
+from quantnas_ext.sr.weights.weight_files import read_weights, save_weights
 
 LIMIT = 256  # bytes that a file may have on the "full" disk of these tests
 

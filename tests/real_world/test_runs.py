@@ -21,7 +21,7 @@ from quantnas_ext.runs.history import SearchHistory
 from quantnas_ext.runs.run_folder import RunFolder, TrainingFolder
 from quantnas_ext.runs.run_identity import check_same_search, check_same_training
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
-from quantnas_ext.sr.weights.weight_loading import save_weights
+from quantnas_ext.sr.weights.weight_files import save_weights
 from recipes import demo, evaluate, search
 
 CONFIG = {

@@ -15,8 +15,8 @@ from skimage import data
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.data.images import image_to_tensor, read_picture, write_png
+from quantnas_ext.sr.weights.weight_files import save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import save_weights
 from recipes import upscale
 
 PHOTOGRAPH = data.coffee()[100:221, 200:343]

@@ -16,9 +16,8 @@ from quantnas_ext.quantization import initial_step, quantized_layers, without_ob
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import write_png
 from quantnas_ext.sr.training.arch import QuantNASNetwork, trained_network
-from quantnas_ext.sr.weights.weight_files import IDENTITY_KEY, read_weight_file
+from quantnas_ext.sr.weights.weight_files import IDENTITY_KEY, read_weight_file, read_weights, save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import read_weights, save_weights
 from recipes import evaluate, train, upscale
 
 BLOCKS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "tail_0", "tail_1")

@@ -22,7 +22,7 @@ from quantnas_ext.sr.data.images import read_picture
 from quantnas_ext.sr.evaluation.metrics import evaluate_folder
 from quantnas_ext.sr.training.arch import QuantNASNetwork
 from quantnas_ext.sr.training.final_training import train
-from quantnas_ext.sr.weights.weight_loading import read_weights
+from quantnas_ext.sr.weights.weight_files import read_weights
 
 Recipe = Callable[[str], Callable[[list[str]], None]]
 

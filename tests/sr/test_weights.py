@@ -9,7 +9,7 @@ from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import set_quantization
 from quantnas_ext.sr.training.arch import QuantNASNetwork
-from quantnas_ext.sr.weights.weight_loading import read_weights, save_weights
+from quantnas_ext.sr.weights.weight_files import read_weights, save_weights
 
 
 @pytest.fixture

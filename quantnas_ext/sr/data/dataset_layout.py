@@ -17,8 +17,6 @@ from quantnas_ext.sr.data.images import image_headers, list_images
 if TYPE_CHECKING:
     from quantnas_ext.runs.config import DataConfig
 
-__all__ = ["DatasetLayout", "ImagePaths", "dataset_pairs"]
-
 
 @dataclass(frozen=True)
 class ImagePaths:

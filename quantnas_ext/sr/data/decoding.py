@@ -17,8 +17,6 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.sr.data.images import read_picture
 from quantnas_ext.threads import available_cores
 
-__all__ = ["AT_ONCE", "begin_decoding", "finish_decoding"]
-
 AT_ONCE = 50_000_000
 """Pixels of a set that is decoded at once, in about two seconds."""
 

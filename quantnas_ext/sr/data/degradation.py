@@ -11,8 +11,6 @@ import numpy as np
 from quantnas_ext import compat
 from quantnas_ext.errors import InputError
 
-__all__ = ["SCALES", "check_scale", "crop_to_multiple", "downscale", "upscale_bicubic"]
-
 SCALES = (2, 3, 4)
 """Factors between the sides of a low-resolution image and its high-resolution original."""
 

@@ -13,8 +13,6 @@ from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale
 from quantnas_ext.sr.data.images import image_headers, list_images, read_image
 
-__all__ = ["EvaluationPairs", "ImagePair", "scored_folder"]
-
 _WINDOW = 11
 """Side of SSIM's Gaussian window: what is left of an image without its borders has to hold one."""
 

@@ -16,8 +16,6 @@ from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, down
 from quantnas_ext.sr.data.images import image_headers, list_images, read_image, write_png
 from quantnas_ext.sr.data.origins import Box, Origin, photograph_digest, write_origins
 
-__all__ = ["check_dataset_folder", "hr_folder", "lr_folder", "prepare_dataset_folder"]
-
 
 def hr_folder(folder: str | Path) -> Path:
     """Where a dataset folder made here keeps its high-resolution images."""

@@ -10,8 +10,6 @@ from quantnas_ext.notices import notice
 from quantnas_ext.sr.data.mosaics import Photograph
 from quantnas_ext.sr.data.origins import Box
 
-__all__ = ["GAP", "Regions", "split_photographs"]
-
 Regions = dict[int, Box | None]
 """Images by index, each with the part of it that may be used, in its own low-resolution pixels; None for all of it."""
 

@@ -19,18 +19,6 @@ from quantnas_ext.errors import InputError, printable
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.sr.data.colour_profiles import profile_fits
 
-__all__ = [
-    "LARGEST",
-    "ImageHeader",
-    "colour_mode",
-    "image_formats",
-    "image_suffixes",
-    "levels_of",
-    "open_image",
-    "read_header",
-    "upright",
-]
-
 LARGEST = 2**29
 """Most pixels of an image: 1.6 GB as RGB. A scan of 200 megapixels passes, a file made to fill the memory does not."""
 

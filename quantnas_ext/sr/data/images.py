@@ -29,18 +29,6 @@ from quantnas_ext.sr.data.image_files import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "Picture",
-    "image_headers",
-    "image_size",
-    "image_to_tensor",
-    "list_images",
-    "read_image",
-    "read_picture",
-    "tensor_to_image",
-    "write_png",
-]
-
 
 @dataclass(frozen=True)
 class Picture:

@@ -11,8 +11,6 @@ from quantnas_ext.sr.data.image_files import read_header
 from quantnas_ext.sr.data.origins import Box, Origin, read_origins, stem_of_sub_image
 from quantnas_ext.sr.data.overlaps import MOST_PIXELS, candidate_overlaps
 
-__all__ = ["Mosaic", "Photograph", "comparable", "find_photographs"]
-
 
 @dataclass(frozen=True)
 class Mosaic:

@@ -14,8 +14,6 @@ import numpy as np
 
 from quantnas_ext.errors import InputError, shown
 
-__all__ = ["ORIGINS_NAME", "Box", "Origin", "photograph_digest", "read_origins", "stem_of_sub_image", "write_origins"]
-
 ORIGINS_NAME = "origins.json"
 """The record that preparation leaves in a dataset folder, beside ``HR``."""
 

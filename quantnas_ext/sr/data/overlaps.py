@@ -12,8 +12,6 @@ from tqdm import tqdm
 
 from quantnas_ext.sr.data.images import read_image
 
-__all__ = ["MOST_PIXELS", "Overlap", "candidate_overlaps"]
-
 MOST_PIXELS = 2**27
 """Pixels of images that are compared, at most: half a minute of one core."""
 

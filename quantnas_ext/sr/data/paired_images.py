@@ -16,8 +16,6 @@ from quantnas_ext.sr.data.origins import Box
 compat.prepare_basicsr()
 from basicsr.data.transforms import augment, paired_random_crop  # noqa: E402
 
-__all__ = ["PairedImages"]
-
 
 class PairedImages(Dataset[dict[str, Any]]):
     """What BasicSR's ``PairedImageDataset`` does in training, with the reader of ``images`` in place of OpenCV.

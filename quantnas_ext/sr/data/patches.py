@@ -20,9 +20,6 @@ from quantnas_ext.sr.data.halves import Regions, split_photographs
 from quantnas_ext.sr.data.mosaics import Photograph, find_photographs
 from quantnas_ext.sr.data.paired_images import PairedImages
 
-__all__ = ["PatchDataset", "keyed_random", "split_dataset"]
-
-
 FINGERPRINT_PAIRS = 2000
 """Pairs of a folder whose files are looked up for a fingerprint, about."""
 

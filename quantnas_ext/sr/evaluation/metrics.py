@@ -25,8 +25,6 @@ from quantnas_ext.sr.evaluation.upscaling import upscale
 compat.prepare_basicsr()
 from basicsr.metrics.psnr_ssim import calculate_psnr, calculate_ssim  # noqa: E402
 
-__all__ = ["FolderScores", "evaluate_bicubic", "evaluate_folder", "psnr_rgb", "psnr_y", "ssim_y"]
-
 
 def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
     """Peak signal-to-noise ratio of Y in dB; infinite for equal images.

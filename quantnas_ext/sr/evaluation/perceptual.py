@@ -19,8 +19,6 @@ from torch import nn
 from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.sr.data.images import image_to_tensor
 
-__all__ = ["Lpips", "backbone_file", "load_lpips"]
-
 
 class Lpips:
     """LPIPS with AlexNet on 8-bit images; 0 for equal images, larger is worse.

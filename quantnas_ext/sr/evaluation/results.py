@@ -9,8 +9,6 @@ from pathlib import Path
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import WriteError, check_writable
 
-__all__ = ["TILE", "check_output_folder", "check_tile", "within_memory"]
-
 TILE = 512
 """Side of a tile without its margin, low-resolution pixels, where nothing else is said."""
 

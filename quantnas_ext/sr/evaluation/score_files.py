@@ -16,8 +16,6 @@ from quantnas_ext.reporting.table import number_text
 if TYPE_CHECKING:
     from quantnas_ext.sr.evaluation.metrics import FolderScores
 
-__all__ = ["check_new_file", "scores_table", "write_json"]
-
 _HEADINGS = {"psnr": ("PSNR dB", ".2f"), "ssim": ("SSIM", ".4f"), "lpips": ("LPIPS", ".4f")}
 
 

@@ -27,8 +27,6 @@ from quantnas_ext.nn.residual import Moments
 from quantnas_ext.quantization import ActivationQuantizer, QuantConv2d, WeightQuantizer
 from quantnas_ext.sr.data.images import image_to_tensor, tensor_to_image
 
-__all__ = ["tile_margin", "upscale_tiles"]
-
 _GRID = POOLING_STRIDE
 """Tiles begin at multiples of it, where ESA's windows do."""
 

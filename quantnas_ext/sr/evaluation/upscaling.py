@@ -12,8 +12,6 @@ from quantnas_ext.sr.data.images import Picture, image_to_tensor, tensor_to_imag
 from quantnas_ext.sr.evaluation.results import TILE
 from quantnas_ext.sr.evaluation.tiling import tile_margin, upscale_tiles
 
-__all__ = ["upscale", "upscale_opacity", "upscale_picture"]
-
 _STRIP = 512
 """Rows of opacity that are enlarged at once."""
 

@@ -15,8 +15,6 @@ from quantnas_ext.sr.weights.weight_loading import load_weights
 compat.prepare_basicsr()
 from basicsr.utils.registry import ARCH_REGISTRY  # noqa: E402
 
-__all__ = ["QuantNASNetwork", "architecture_of", "trained_network"]
-
 
 @ARCH_REGISTRY.register()
 def QuantNASNetwork(  # noqa: N802 (BasicSR's options name networks like classes)

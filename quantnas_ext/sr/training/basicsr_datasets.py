@@ -17,8 +17,6 @@ from quantnas_ext.sr.data.paired_images import PairedImages
 compat.prepare_basicsr()
 from basicsr.utils.registry import DATASET_REGISTRY  # noqa: E402
 
-__all__ = ["PairedFoldersDataset", "WholeImagesDataset"]
-
 
 @DATASET_REGISTRY.register()
 class PairedFoldersDataset(ConcatDataset[dict[str, Any]]):

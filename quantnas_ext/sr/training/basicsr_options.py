@@ -28,8 +28,6 @@ compat.prepare_basicsr()
 from basicsr.utils import set_random_seed  # noqa: E402
 from basicsr.utils.dist_util import get_dist_info, init_dist  # noqa: E402
 
-__all__ = ["final_training_options", "parse_arguments", "read_options", "write_options"]
-
 _EPOCH_ITERATIONS = 1000
 """Iterations in what BasicSR counts as an epoch: at each one's end it restarts its data loader."""
 

@@ -23,16 +23,13 @@ from quantnas_ext.sr.training.basicsr_options import parse_arguments, read_optio
 from quantnas_ext.sr.training.rehearsal import rehearse
 from quantnas_ext.sr.training.seen_images import note_seen_images
 from quantnas_ext.sr.training.training_order import ordered_by_seed
-from quantnas_ext.sr.weights.weight_files import read_weight_file
-from quantnas_ext.sr.weights.weight_loading import save_weights
+from quantnas_ext.sr.weights.weight_files import read_weight_file, save_weights
 from quantnas_ext.threads import choose_threads
 
 compat.prepare_basicsr()
 import basicsr.train as basicsr_train  # noqa: E402
 from basicsr.utils import logger as basicsr_logger  # noqa: E402
 from basicsr.utils.dist_util import get_dist_info  # noqa: E402
-
-__all__ = ["train"]
 
 
 def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:

@@ -33,8 +33,6 @@ from basicsr.utils import get_root_logger  # noqa: E402
 from basicsr.utils.dist_util import get_dist_info  # noqa: E402
 from basicsr.utils.registry import MODEL_REGISTRY  # noqa: E402
 
-__all__ = ["QuantNASModel"]
-
 
 @MODEL_REGISTRY.register()
 class QuantNASModel(SRModel):

@@ -8,8 +8,6 @@ from typing import Any
 
 from quantnas_ext.errors import InputError, shown
 
-__all__ = ["check_types", "find_option", "path_options"]
-
 _NEEDED = (
     "name",
     "model_type",

@@ -34,8 +34,6 @@ from basicsr.utils.registry import (  # noqa: E402
     MODEL_REGISTRY,
 )
 
-__all__ = ["rehearse"]
-
 _REGISTERED = (arch.QuantNASNetwork, basicsr_datasets.PairedFoldersDataset, model.QuantNASModel)
 """Importing their modules entered them in BasicSR's registries."""
 

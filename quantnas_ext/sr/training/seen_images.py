@@ -11,8 +11,6 @@ from quantnas_ext.sr.data.mosaics import comparable, find_photographs
 from quantnas_ext.sr.data.origins import photograph_digest, read_origins
 from quantnas_ext.sr.training.basicsr_datasets import PairedFoldersDataset, WholeImagesDataset
 
-__all__ = ["note_seen_images"]
-
 
 def note_seen_images(options: dict[str, Any]) -> None:
     """Print a line for every data set of a training's validation that shares photographs with its training images.

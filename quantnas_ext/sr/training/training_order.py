@@ -15,8 +15,6 @@ compat.prepare_basicsr()
 import basicsr.train as basicsr_train  # noqa: E402
 from basicsr.data.data_sampler import EnlargedSampler  # noqa: E402
 
-__all__ = ["SeededSampler", "ordered_by_seed"]
-
 
 class SeededSampler(EnlargedSampler):
     """BasicSR's ``EnlargedSampler`` with a permutation for each seed and epoch; BasicSR takes the epoch alone for it.

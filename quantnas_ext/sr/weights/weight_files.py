@@ -21,8 +21,6 @@ from quantnas_ext.runs.run_folder import TrainingFolder
 from quantnas_ext.sr.weights.first_bytes import first_bytes
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
 
-__all__ = ["IDENTITY_KEY", "WeightFile", "read_weight_file", "read_weights", "save_weights", "trained_state"]
-
 IDENTITY_KEY = "quantnas"
 """Where the identity stands: in the metadata of safetensors, and beside ``params`` in a file of BasicSR."""
 

@@ -18,8 +18,6 @@ from quantnas_ext.quantization import FULL_PRECISION_BITS, quantized_layers
 from quantnas_ext.quantization.protocol import DEFAULT
 from quantnas_ext.spaces.registry import build_space, candidate_arguments, default_arguments, pinned_precisions
 
-__all__ = ["WeightIdentity", "kinds_in", "layer_names", "with_kinds"]
-
 VERSION = 1
 _IN_FULL_PRECISION = str(FULL_PRECISION_BITS)
 _MOST_SHOWN = 2  # differences named in a sentence

@@ -20,10 +20,8 @@ from quantnas_ext.quantization import (
     without_observation,
 )
 from quantnas_ext.quantization.protocol import DEFAULT
-from quantnas_ext.sr.weights.weight_files import WeightFile, read_weight_file, read_weights, save_weights
+from quantnas_ext.sr.weights.weight_files import WeightFile, read_weight_file
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity, kinds_in, layer_names, with_kinds
-
-__all__ = ["OtherPrecisions", "check_weights", "load_weights", "read_weights", "save_weights"]
 
 OtherPrecisions = Literal["refused", "full", "any"]
 """Which weights of the same operations in other precisions are taken: none, those in full precision, all."""
