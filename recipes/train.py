@@ -57,10 +57,9 @@ def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> 
     """Train the network of an architecture file, from the weights in another file where one is given."""
     from quantnas_ext.architecture import Architecture  # with all that loads torch, after what needs none
     from quantnas_ext.spaces import check_input_side, scale_of, smallest_side
-    from quantnas_ext.sr.data.dataset_layout import DatasetLayout
+    from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
     from quantnas_ext.sr.data.decoding import finish_decoding
     from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
-    from quantnas_ext.sr.data.folders import check_dataset_folder
     from quantnas_ext.sr.data.photographs import with_photographs
     from quantnas_ext.sr.training import final_training
     from quantnas_ext.sr.training.basicsr_options import final_training_options, write_options
@@ -84,7 +83,7 @@ def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> 
         raise InputError("there is nothing to train on; name dataset folders with --set 'data.train=[FOLDER]'")
     layout, skip_small = DatasetLayout.of(config.data), config.data.skip_small
     images = sum(
-        check_dataset_folder(folder, scale, config.train.patch, layout=layout, skip_small=skip_small)
+        len(dataset_pairs(folder, scale, config.train.patch, layout=layout, skip_small=skip_small))
         for folder in config.data.train
     )
     smallest = scale * smallest_side(network)

@@ -11,20 +11,10 @@ from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_folder
-from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
+from quantnas_ext.sr.data.dataset_layout import DatasetLayout
 from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale
 from quantnas_ext.sr.data.images import image_headers, list_images, read_image, write_png
 from quantnas_ext.sr.data.origins import Box, Origin, photograph_digest, write_origins
-
-
-def hr_folder(folder: str | Path) -> Path:
-    """Where a dataset folder made here keeps its high-resolution images."""
-    return DatasetLayout().hr_folder(folder)
-
-
-def lr_folder(folder: str | Path, scale: int) -> Path:
-    """Where a dataset folder made here keeps its low-resolution images of one scale."""
-    return DatasetLayout().lr_folder(folder, scale)
 
 
 def prepare_dataset_folder(
@@ -81,7 +71,7 @@ def prepare_dataset_folder(
 
     origins: dict[str, Origin] = {}
     with atomic_folder(target, same=_same_images) as temporary:
-        high, low = hr_folder(temporary), lr_folder(temporary, scale)
+        high, low = DatasetLayout().hr_folder(temporary), DatasetLayout().lr_folder(temporary, scale)
         high.mkdir()
         low.mkdir()
         for stem, path in tqdm(by_stem.items(), desc=f"preparing {target.name}", unit="image"):
@@ -95,22 +85,6 @@ def prepare_dataset_folder(
                 origins[f"{stem}{suffix}"] = Origin(digest, name, box)
         write_origins(temporary, origins)
     return target
-
-
-def check_dataset_folder(
-    folder: str | Path,
-    scale: int,
-    patch: int | None = None,
-    *,
-    layout: DatasetLayout | None = None,
-    skip_small: bool = False,
-) -> int:
-    """Check that a dataset folder can be trained on; args and errors as those of ``dataset_pairs``.
-
-    Returns:
-        The number of image pairs.
-    """
-    return len(dataset_pairs(folder, scale, patch, layout=layout, skip_small=skip_small))
 
 
 def _same_images(folder: Path, other: Path) -> bool:

@@ -104,17 +104,10 @@ def split_photographs(
 def _deal(
     groups: Sequence[Sequence[int]], share: float, shuffler: random.Random, first: int = 0, second: int = 0
 ) -> tuple[list[int], list[int]]:
-    """Deal groups of images out to two parts.
+    """Groups of images that stay together, dealt out to two parts that have `first` and `second` images before.
 
-    Args:
-        groups: images that stay together.
-        share: of the second part, by the number of images.
-        shuffler: decides the order.
-        first, second: how many images the parts have before.
-
-    Returns:
-        What is added to either part, nearest to the share among the orders that were tried. Neither part stays empty if
-        that can be.
+    Returns what is added to either part, nearest to the share among the orders that were tried. Neither part stays
+    empty if that can be.
     """
     count = first + second + sum(map(len, groups))
     wanted = share * count - second
@@ -148,16 +141,9 @@ def _deal(
 def _cut(
     boxes: Mapping[int, Box], share: float, second_first: bool, scale: int, patch: int
 ) -> tuple[dict[int, Box], dict[int, Box]] | None:
-    """Cut a mosaic in two, across its longer side if that can be.
+    """Cut a mosaic in two, across its longer side if that can be; None if no cut leaves a patch on both sides.
 
-    Args:
-        boxes: places of images, in high-resolution pixels.
-        share: of the second part, of the length.
-        second_first: whether the second part is the upper or left one.
-        scale, patch: as in ``split_photographs``.
-
-    Returns:
-        The boxes of what is left of the images in either part, or None if no cut leaves a patch on both sides.
+    The second part has the share of the length, and is the upper or left one if `second_first` says so.
     """
     gap, least = GAP * scale, patch * scale
     starts = [min(box[axis] for box in boxes.values()) for axis in (0, 1)]

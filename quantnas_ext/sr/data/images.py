@@ -89,16 +89,6 @@ def list_images(folder: str | Path, *, nested: bool = False) -> list[Path]:
     return sorted(images)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an upright image, from its header alone.
-
-    Raises:
-        InputError: the file is missing or is not an image.
-    """
-    header = read_header(path)
-    return header.width, header.height
-
-
 def image_headers(paths: Sequence[Path], source: object) -> list[ImageHeader]:
     """The headers of images that are going to be read; what reading will change is said, in one line for all.
 

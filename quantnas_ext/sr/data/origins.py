@@ -100,34 +100,30 @@ def read_origins(folder: str | Path) -> dict[str, Origin]:
         raise InputError(f"'{path}' is no record of photographs; {remedy}")
     if type(content.get("version")) is not int or content["version"] != _VERSION:
         raise InputError(f"'{path}' has version {shown(content.get('version'))}, not {_VERSION}; {remedy}")
-    wrong = _wrong(content)
-    if wrong:
-        raise InputError(f"'{path}' is damaged ({wrong}); {remedy}")
-    photographs = content["photographs"]
-    return {
-        stem: Origin(photographs[image["photograph"]], image["photograph"], Box(*image["box"]))
-        for stem, image in content["images"].items()
-    }
+    try:
+        return _origins(content)
+    except InputError as error:
+        raise InputError(f"'{path}' is damaged ({error}); {remedy}") from error
 
 
-def _wrong(content: dict[str, Any]) -> str | None:
-    """What is wrong with the form of a record, if anything."""
-    if content.keys() != {"format", "version", "photographs", "images"}:
-        return "its keys should be format, version, photographs, images"
-    photographs, images = content["photographs"], content["images"]
+def _origins(content: dict[str, Any]) -> dict[str, Origin]:
+    """The origins in a record, of which nothing is known to be right."""
+    photographs, images = content.get("photographs"), content.get("images")
     if not isinstance(photographs, dict) or not isinstance(images, dict):
-        return "photographs and images should be mappings"
+        raise InputError("photographs and images should be mappings")
     for name, digest in photographs.items():
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            return f"the digest of {shown(name)} should have 64 hexadecimal digits"
+            raise InputError(f"the digest of {shown(name)} should have 64 hexadecimal digits")
+    found = {}
     for stem, image in images.items():
-        if not isinstance(image, dict) or image.keys() != {"photograph", "box"}:
-            return f"{shown(stem)} should have photograph and box"
-        if not isinstance(image["photograph"], str) or image["photograph"] not in photographs:
-            return f"the photograph of {shown(stem)} is not among photographs"
-        box = image["box"]
-        if not isinstance(box, list) or len(box) != 4 or not all(type(value) is int for value in box):
-            return f"the box of {shown(stem)} should be four whole numbers"
-        if min(box[:2]) < 0 or min(box[2:]) < 1 or max(box) >= 2**31:
-            return f"the box of {shown(stem)} should be top and left from 0, height and width from 1"
-    return None
+        match image:
+            case {"photograph": str(name), "box": [int(top), int(left), int(height), int(width)]}:
+                box = Box(top, left, height, width)
+            case _:
+                raise InputError(f"{shown(stem)} should have a photograph, and a box of four whole numbers")
+        if name not in photographs:
+            raise InputError(f"the photograph of {shown(stem)} is not among photographs")
+        if min(top, left) < 0 or min(height, width) < 1 or max(box) >= 2**31:
+            raise InputError(f"the box of {shown(stem)} should be top and left from 0, height and width from 1")
+        found[stem] = Origin(photographs[name], name, box)
+    return found

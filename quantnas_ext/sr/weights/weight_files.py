@@ -65,15 +65,6 @@ def save_weights(weights: Mapping[str, Tensor], path: str | Path, identity: Weig
         temporary.write_bytes(save(tensors, metadata))
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a file of weights, on the CPU.
-
-    Raises:
-        InputError: as ``read_weight_file``.
-    """
-    return read_weight_file(path).weights
-
-
 def read_weight_file(path: str | Path) -> WeightFile:
     """Read safetensors, or a network of BasicSR (``net_g_*.pth``), whose moving average is taken where it has one.
 
