@@ -82,11 +82,7 @@ def _provide_functional_tensor() -> None:
 
 
 def _with_gloo_on_cpu(original: Any) -> Any:
-    """BasicSR's start of a process group, with gloo where there is no GPU.
-
-    Args:
-        original: ``basicsr.utils.dist_util._init_dist_pytorch``, which stays in charge where there is one.
-    """
+    """BasicSR's start of a process group (``_init_dist_pytorch``), with gloo where there is no GPU."""
     import torch
 
     @functools.wraps(original)
@@ -100,11 +96,7 @@ def _with_gloo_on_cpu(original: Any) -> Any:
 
 
 def _with_ddp_on_cpu(original: Any) -> Any:
-    """BasicSR's placing of a network, with a distributed wrapper that names no device where there is no GPU.
-
-    Args:
-        original: ``basicsr.models.base_model.BaseModel.model_to_device``, which stays in charge in every other case.
-    """
+    """BasicSR's placing of a network, with a distributed wrapper that names no device where there is no GPU."""
     from torch.nn.parallel import DistributedDataParallel
 
     @functools.wraps(original)
@@ -123,18 +115,7 @@ def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any]
     The optimizer moves its state to wherever its parameters are, so that the CPU is right for every device. States are
     looked for in the experiment's own folder, which for BasicSR is the one below the working directory. Where the
     newest one or its network is damaged or missing, as after a crash or on a full disk, the one before is taken, and
-    a warning says so.
-
-    Args:
-        check_resume: ``basicsr.train.check_resume``, which names the networks' weights that belong to the state.
-        opt: BasicSR's parsed options; the path found is written to ``opt["path"]["resume_state"]``.
-
-    Returns:
-        The saved state, or None where the training starts anew.
-
-    Raises:
-        InputError: the state that the options name is missing, or is not one that BasicSR saved; or none of several is
-            whole.
+    a warning says so; where a named one, or every one, is, an ``InputError``. None stands for a training that begins.
     """
     found = Path(opt["path"]["training_states"]).glob("*.state") if opt["auto_resume"] else ()
     states = sorted((path for path in found if path.stem.isdecimal()), key=lambda path: int(path.stem), reverse=True)
@@ -160,11 +141,7 @@ def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any]
 
 
 def _whole_state(opt: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A training state whose networks are there too.
-
-    Raises:
-        InputError: the state or a network's weights of its iteration are missing or damaged.
-    """
+    """A training state whose networks are there too; an ``InputError`` says what is missing or damaged."""
     import torch
 
     def load(file: Path, kind: str, instead: str) -> dict[str, Any]:

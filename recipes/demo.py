@@ -102,12 +102,13 @@ def train(run: RunFolder, given: list[str]) -> None:
 def evaluate(config: Config, run: RunFolder) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
     from quantnas_ext.architecture import Architecture
+    from quantnas_ext.reporting.figures import save_figure
     from quantnas_ext.reporting.table import PSNR, SSIM, cost_column, format_table
     from quantnas_ext.spaces import scale_of
     from quantnas_ext.sr.data.degradation import upscale_bicubic
     from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
     from quantnas_ext.sr.data.photographs import with_photographs
-    from quantnas_ext.sr.evaluation.comparison import comparison_picture
+    from quantnas_ext.sr.evaluation.comparison import comparison_figure
     from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
     from quantnas_ext.sr.evaluation.score_files import write_json
     from quantnas_ext.sr.evaluation.upscaling import upscale
@@ -137,7 +138,7 @@ def evaluate(config: Config, run: RunFolder) -> None:
         ("ours", [upscale(networks["quantized"].eval(), pair.lr) for pair in pairs]),
         ("HR", [pair.hr for pair in pairs]),
     ]
-    comparison_picture(columns, run.comparison, names=[pair.name for pair in pairs])
+    save_figure(comparison_figure(columns, names=[pair.name for pair in pairs]), run.comparison)
     rows = [{"network": name.replace("_", " "), **figures} for name, figures in result.items()]
     print(f"\n{len(pairs)} held-out photographs, x{scale}")
     print(format_table(rows, ["network", PSNR, SSIM, *map(cost_column, costs)]))

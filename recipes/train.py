@@ -45,11 +45,6 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(arguments.config, arguments.overrides)
     run = TrainingFolder(arguments.run) if arguments.run else RunFolder(config.run).training()
     run.check()
-    if config.train.full_precision_iterations >= config.train.iterations:
-        raise InputError(
-            f"train.full_precision_iterations ({config.train.full_precision_iterations}) leaves none of "
-            f"train.iterations ({config.train.iterations}) for quantization; take fewer, or train.precision=32"
-        )
     train(config, arguments.architecture, arguments.weights, run)
 
 

@@ -270,12 +270,7 @@ def _name(key: Any) -> Any:
 
 
 def _meant(value: Written, hint: Any, key: str) -> Any:
-    """What a value that is no text stands for in a field of a type.
-
-    Raises:
-        InputError: the field takes text, which YAML makes something else of without quotes, or the value is a number
-            that reads otherwise than it is written.
-    """
+    """What a value that is no text stands for in a field; refused where text, or another number, was meant."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     if typing.get_origin(hint) is Literal:
         return value.text if value.text in typing.get_args(hint) else value.value
@@ -331,11 +326,7 @@ def _choice(value: Any, choices: tuple[Any, ...], key: str) -> Any:
 
 
 def _plain(value: Any, key: str) -> Any:
-    """A value of any type that YAML can hold and give back equal: tuples become lists.
-
-    Raises:
-        InputError: something that YAML has no plain form for, such as a date or an object.
-    """
+    """A value of any type that YAML can hold and give back equal (no date, no object): tuples become lists."""
     quotes = ""
     if isinstance(value, Written):
         _check_as_written(value, key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from quantnas_ext.reporting.figures import (
     precision_name,
     precision_shade,
     precisions_name,
-    save_figure,
     shortened,
     style_axes,
 )
@@ -40,15 +38,6 @@ _AXIS_LABEL = 0.45  # inches below the grid for tick labels and the name of the 
 _LEGEND_LINE = 0.19  # inches
 _LEGEND_ENTRY = 1.35  # inches, and more for names of more than 16 characters
 _LEGEND_CHARACTER = 0.06  # inches
-
-
-def plot_distributions(history: Mapping[str, Any], path: str | Path) -> Path:
-    """Draw the distributions of all blocks into a .png, .pdf or .svg; see ``distributions_figure``.
-
-    Raises:
-        InputError: when the history is incomplete or the path cannot be written.
-    """
-    return save_figure(distributions_figure(history), path)
 
 
 def distributions_figure(history: Mapping[str, Any]) -> Figure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from quantnas_ext.reporting.figures import (
     precision_fill,
     precision_name,
     precisions_name,
-    save_figure,
     shortened,
 )
 from quantnas_ext.reporting.geometry import SUM_RADIUS, Box, Layout, Panel, Point, Wire
@@ -45,23 +43,6 @@ _CORNER = 0.07  # radius of the corners of wires
 _SKIP_CORNER = 0.2
 _SKIP_COLOUR = "#c2571a"
 _SHADOW = 0.05  # by how much the copies of a repeated stage peep out behind it
-
-
-def draw_architecture(
-    stages: Sequence[Stage],
-    chosen: Mapping[str, Candidate],
-    path: str | Path,
-    *,
-    title: str = "",
-    costs: Sequence[CountedCost] = (),
-    ends: tuple[str, str] = ("LR image", "SR image"),
-) -> Path:
-    """Draw an architecture into a .png, .pdf or .svg; see ``architecture_figure``.
-
-    Raises:
-        InputError: as ``architecture_figure``, or when the path cannot be written.
-    """
-    return save_figure(architecture_figure(stages, chosen, title=title, costs=costs, ends=ends), path)
 
 
 def architecture_figure(

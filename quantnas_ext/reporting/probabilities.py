@@ -99,11 +99,7 @@ def most_entropy(history: Mapping[str, Any]) -> float:
 
 
 class _Choices:
-    """The choices that a history is of.
-
-    Raises:
-        InputError: when a label's parent is missing.
-    """
+    """The choices that a history is of."""
 
     def __init__(self, history: Mapping[str, Any]) -> None:
         epoch_numbers(history)  # there are epochs

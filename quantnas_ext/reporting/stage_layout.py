@@ -147,8 +147,7 @@ def place_stage(layout: Layout, shape: StageShape, x: float, top: float, main: f
 def _place_entrance(layout: Layout, shape: StageShape, x: float, fork: Point) -> tuple[Point, Point]:
     """Put the blocks between the edge ``x`` and the fork of the branches.
 
-    Returns:
-        Where the wire from before the stage ends, and where an identity begins.
+    Returns where the wire from before the stage ends, and where an identity begins.
     """
     main = fork[1]
     if not shape.stage.entrance:
@@ -190,8 +189,7 @@ def _place_branch(
 ) -> tuple[Point, list[Point]]:
     """Put the blocks of one branch, its first line centred at height ``y``.
 
-    Returns:
-        Where the branch begins, and the beginning of the wire that leaves it.
+    Returns where the branch begins, and the beginning of the wire that leaves it.
     """
     width, height = shape.box
     # A short branch stands in the middle between fork and sum; the lines of a broken one all begin at the left.

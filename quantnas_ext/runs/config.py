@@ -209,10 +209,7 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
 
 
 def _at_its_place(config: Config, path: Path) -> Config:
-    """The configuration that a search saved in its run folder, with the folder where it is now.
-
-    A run folder may have been moved or renamed, and what lies in it moves with it.
-    """
+    """The configuration that a search saved in its run folder, which may have been moved with all that lies in it."""
     folder = path.parent
     run = RunFolder(folder)
     if path != run.config or not run.holds_search or os.path.realpath(config.run) == os.path.realpath(folder):
@@ -340,8 +337,11 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
                     "recipes/measure_latency.py makes"
                 )
         first, total = config.train.full_precision_iterations, config.train.iterations
-        if whole and first > total:
-            raise InputError(f"'train.full_precision_iterations' ({first}) exceeds 'train.iterations' ({total})")
+        if whole and first >= total:
+            raise InputError(
+                f"'train.full_precision_iterations' ({first}) leaves none of 'train.iterations' ({total}) for "
+                "quantization; take fewer, or 'train.precision' 32"
+            )
         return _with_paths(config, _home)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error

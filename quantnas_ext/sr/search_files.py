@@ -14,9 +14,10 @@ from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.fixed_choices import fix_operations
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.candidates import chosen_candidates
-from quantnas_ext.reporting.distributions import plot_distributions
-from quantnas_ext.reporting.drawing import draw_architecture
-from quantnas_ext.reporting.progress import plot_search
+from quantnas_ext.reporting.distributions import distributions_figure
+from quantnas_ext.reporting.drawing import architecture_figure
+from quantnas_ext.reporting.figures import save_figure
+from quantnas_ext.reporting.progress import search_figure
 from quantnas_ext.reporting.table import Column, costs_text, decimals, format_table
 from quantnas_ext.runs.config import Config
 from quantnas_ext.runs.history import SearchHistory
@@ -72,11 +73,12 @@ def save_search(
     identity = WeightIdentity.of(architecture, "supernet's, calibrated")
     save_weights(result.network.state_dict(), run.weights, identity)
     architecture.save(run.architecture)
-    plot_distributions(history.to_dict(), run.plots / "distributions.png")
-    plot_search(history.to_dict(), run.plots / "search.png")
+    save_figure(distributions_figure(history.to_dict()), run.plots / "distributions.png")
+    save_figure(search_figure(history.to_dict()), run.plots / "search.png")
     if diagram is not None:
-        chosen, picture = chosen_candidates(tree, result.choices), run.plots / "architecture.png"
-        draw_architecture(diagram, chosen, picture, title=config.space.name, costs=architecture.costs)
+        chosen = chosen_candidates(tree, result.choices)
+        drawing = architecture_figure(diagram, chosen, title=config.space.name, costs=architecture.costs)
+        save_figure(drawing, run.plots / "architecture.png")
     return architecture
 
 

@@ -12,7 +12,8 @@ from quantnas_ext.architecture import Architecture
 from quantnas_ext.costs.counted import CountedCost
 from quantnas_ext.costs.latency.file import read_latency_file
 from quantnas_ext.errors import InputError
-from quantnas_ext.reporting.progress import plot_search
+from quantnas_ext.reporting.figures import save_figure
+from quantnas_ext.reporting.progress import search_figure
 from quantnas_ext.runs.config import load_config, save_config
 from quantnas_ext.search.experiment import run_experiment
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
@@ -52,7 +53,7 @@ def test_a_configuration_loads_with_todays_defaults_for_new_keys(tmp_path: Path)
 
 
 def test_a_history_is_drawn(tmp_path: Path) -> None:
-    plot_search(json.loads((OLD / "history.json").read_text()), tmp_path / "search.png")
+    save_figure(search_figure(json.loads((OLD / "history.json").read_text())), tmp_path / "search.png")
     assert (tmp_path / "search.png").stat().st_size > 1000
 
 

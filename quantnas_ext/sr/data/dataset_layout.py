@@ -153,11 +153,7 @@ def _matching(high: Path, low: Path, layout: DatasetLayout, scale: int) -> list[
 
 
 def _by_name(paths: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
-    """Images by their path below the folder, without its ending and the suffix before it.
-
-    Raises:
-        InputError: two have one name, or one lacks the suffix.
-    """
+    """Images by their path below the folder, without its ending and the suffix before it."""
     named: dict[str, Path] = {}
     for path in paths:
         stem = path.relative_to(folder).with_suffix("").as_posix()

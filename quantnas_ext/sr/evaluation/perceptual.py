@@ -83,12 +83,7 @@ def _backbone_address() -> str:
 
 
 def _download(address: str, file: Path, seconds: float) -> None:
-    """Fetch a file that carries the start of its SHA-256 in its name; it appears complete and checked or not at all.
-
-    Raises:
-        RuntimeError: it cannot be reached, is not what its name says, or time ran out.
-        WriteError: it cannot be kept.
-    """
+    """Fetch a file that carries the start of its SHA-256 in its name; it appears complete and checked or not at all."""
     print(f"LPIPS: fetching {address} (at most {seconds:.0f} s)", file=sys.stderr)
     end = time.monotonic() + seconds
     digest = hashlib.sha256()

@@ -11,12 +11,10 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import WriteError, atomic_file, check_writable
 from quantnas_ext.files.json_values import json_values
 from quantnas_ext.files.paths import seen_from
-from quantnas_ext.reporting.table import number_text
+from quantnas_ext.reporting.table import LPIPS, PSNR, SSIM, format_table
 
 if TYPE_CHECKING:
     from quantnas_ext.sr.evaluation.metrics import FolderScores
-
-_HEADINGS = {"psnr": ("PSNR dB", ".2f"), "ssim": ("SSIM", ".4f"), "lpips": ("LPIPS", ".4f")}
 
 
 def scores_table(scores: Mapping[str, Mapping[str, FolderScores]]) -> str:
@@ -25,17 +23,13 @@ def scores_table(scores: Mapping[str, Mapping[str, FolderScores]]) -> str:
     Args:
         scores: data set to method to its scores.
     """
-    rows = [(data, method, found.mean) for data, methods in scores.items() for method, found in methods.items()]
-    figures = [name for name in _HEADINGS if all(name in mean for *_, mean in rows)]
-    lines = [["data", "method", *(_HEADINGS[name][0] for name in figures)]]
-    for data, method, mean in rows:
-        lines.append([data, method, *(number_text(mean[name], _HEADINGS[name][1]) for name in figures)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = ["<", "<", *">" * len(figures)]
-    return "\n".join(
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True))
-        for line in lines
-    )
+    rows = [
+        {"data": data, "method": method, **found.mean}
+        for data, methods in scores.items()
+        for method, found in methods.items()
+    ]
+    figures = [figure for figure in (PSNR, SSIM, LPIPS) if all(figure.key in row for row in rows)]
+    return format_table(rows, ["data", "method", *figures])
 
 
 def check_new_file(path: str | Path) -> None:

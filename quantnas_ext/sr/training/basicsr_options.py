@@ -217,8 +217,7 @@ def _beside(path: str, options: Path, written_in: str | None) -> str:
     """The file or folder that a path in an options file means; the path itself where there is none.
 
     A relative path begins at the options file (what lies in the run folder moves with it), else, as BasicSR has it, at
-    the working directory, else where the file was written. An absolute path to something that has moved together with
-    the options file is found again by where they lay to each other.
+    the working directory, else where the file was written. An absolute one that moved with the file is found again.
     """
     path = expanded(path)
     folder = options.absolute().parent

@@ -99,10 +99,7 @@ def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Itera
 
 
 def _trial_step(options: dict[str, Any]) -> Callable[[], None] | None:
-    """Forward and backward pass of a network like the one to be trained; None for networks that are not ours.
-
-    Random numbers stay as they are.
-    """
+    """Forward and backward pass of a network like the one to be trained; None for networks that are not ours."""
     network_options = dict(options["network_g"])
     if network_options.pop("type") != QuantNASNetwork.__name__:
         return None
@@ -120,16 +117,7 @@ def _trial_step(options: dict[str, Any]) -> Callable[[], None] | None:
 
 
 def _check_start(options: dict[str, Any], weights: Path, command: str) -> None:
-    """Refuse to begin anew where a training has left its results.
-
-    Args:
-        options: of the training that is to begin.
-        weights: where the trained weights of the folder are.
-        command: how to start it, for the sentence.
-
-    Raises:
-        InputError: there are trained weights or training states, and nothing says to go on from them.
-    """
+    """Refuse to begin anew where a training has left weights or states, and nothing says to go on from them."""
     states = list(Path(options["path"]["training_states"]).glob("*.state"))
     if options["path"].get("resume_state") or (options["auto_resume"] and (states or not weights.exists())):
         return

@@ -133,14 +133,7 @@ def _check_names(options: dict[str, Any]) -> None:
 
 
 def _check_part(key: str, part: Any, known: Any, supplied: Collection[str] = ()) -> None:
-    """Check a section ``{type: ..., options ...}`` against what its type takes.
-
-    Args:
-        key: the section's key.
-        part: the section.
-        known: a registry of BasicSR, or a dictionary, of types.
-        supplied: arguments that BasicSR gives by itself.
-    """
+    """Check a section ``{type: ..., options ...}`` against what its type takes; BasicSR itself gives ``supplied``."""
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise InputError(f"'{key}' must be a section with a 'type'; compare it with one that recipes/train.py wrote")
     if part["type"] not in known:

@@ -167,10 +167,7 @@ def _implied_precisions(
 ) -> dict[str, str]:
     """The precision of each layer by the quantizers that a state dict has and by the size of its weights' steps.
 
-    Args:
-        weights: the state dict.
-        layers: the network's quantized layers by name.
-        stated: what they may be: the bits are these where nothing speaks against it.
+    It is the stated one where nothing speaks against it.
     """
     found = {}
     for name, layer in layers.items():
