@@ -246,17 +246,14 @@ def _read(path: Path) -> dict[str, Any]:
             raise InputError(
                 f"architecture file '{path}' lacks the section '{section}' or has something else in its place"
             )
-    space = content["space"]
-    if (
-        set(space) != {"name", "arguments"}
-        or not isinstance(space["name"], str)
-        or not isinstance(space["arguments"], dict)
-    ):
-        raise InputError(f"architecture file '{path}': the section 'space' should have a name and arguments")
-    for section in (content["choices"], space["arguments"]):
-        for key in section:
-            if not isinstance(key, str):
-                raise InputError(f"architecture file '{path}': key {shown(key)} should be a name")
+    match content["space"]:
+        case {"name": str(), "arguments": dict(arguments), **more} if not more:
+            pass
+        case _:
+            raise InputError(f"architecture file '{path}': the section 'space' should have a name and arguments")
+    for key in (*content["choices"], *arguments):
+        if not isinstance(key, str):
+            raise InputError(f"architecture file '{path}': key {shown(key)} should be a name")
     return content
 
 

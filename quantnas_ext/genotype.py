@@ -117,15 +117,13 @@ def parse_genotype(text: str) -> dict[str, Section]:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InputError("it is no genotype, which reads Genotype_SR(head=[('simple_3x3', 8), ...], ...)") from error
-    if (
-        not isinstance(call, ast.Call)
-        or not isinstance(call.func, ast.Name)
-        or call.func.id != "Genotype_SR"
-        or call.args
-    ):
-        raise InputError("it should be one call Genotype_SR(...) whose sections are given by name")
+    match call:
+        case ast.Call(func=ast.Name(id="Genotype_SR"), args=[], keywords=keywords):
+            pass
+        case _:
+            raise InputError("it should be one call Genotype_SR(...) whose sections are given by name")
     genotype: dict[str, Section] = {}
-    for keyword in call.keywords:
+    for keyword in keywords:
         if keyword.arg not in SECTIONS:
             raise unknown_name("section", keyword.arg, SECTIONS)
         if keyword.arg in genotype:
@@ -178,11 +176,13 @@ def _blocks(name: str, node: ast.expr) -> list[Gene]:
         raise InputError(f"section {name!r} should be a list of pairs such as ('simple_3x3', 8)")
     genes = []
     for element in node.elts:
-        pair = element.elts if isinstance(element, ast.Tuple) else []
-        values = [item.value for item in pair if isinstance(item, ast.Constant)]
-        operation, bits = values if len(pair) == len(values) == 2 else (None, None)
-        if not isinstance(operation, str) or not isinstance(bits, int) or isinstance(bits, bool):
-            raise InputError(f"section {name!r} should hold pairs such as ('simple_3x3', 8) alone")
+        match element:
+            case ast.Tuple(elts=[ast.Constant(value=str(operation)), ast.Constant(value=int(bits))]) if (
+                bits is not True
+            ):
+                pass
+            case _:
+                raise InputError(f"section {name!r} should hold pairs such as ('simple_3x3', 8) alone")
         if operation not in OPERATION_NAMES:
             raise unknown_name(f"operation in section {name!r}:", operation, OPERATION_NAMES)
         genes.append((OPERATION_NAMES[operation], bits))
@@ -231,13 +231,7 @@ _IMPORTS = {"sr_basic": _basic, "sr_rfdn": _rfdn}
 
 
 def _cells(genotype: dict[str, Section], *, body: int, skip: int, of: str) -> list[dict[str, list[Gene]]]:
-    """Blocks of ``body`` and of ``skip`` by the number of the cell, which is empty for all cells together.
-
-    Args:
-        genotype: sections by name.
-        body, skip: how many blocks a cell has in these sections.
-        of: what has so many, as it reads in a message.
-    """
+    """Blocks of the sections, ``body`` and ``skip`` for each cell, by its number; empty for all cells together."""
     sections = {"body": genotype["body"], "skip": genotype["skip"]}
     if sections["body"].own != sections["skip"].own or len(sections["body"].cells) != len(sections["skip"].cells):
         raise InputError("the sections 'body' and 'skip' list different numbers of cells; they need as many")

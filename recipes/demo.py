@@ -18,7 +18,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config
 from quantnas_ext.runs.run_folder import RunFolder
-from quantnas_ext.runs.run_identity import check_same_search, check_same_training
+from quantnas_ext.runs.run_identity import check_same_run
 
 RECIPES = Path(__file__).parent
 TRAININGS = {"quantized": [], "full_precision": ["--set", "train.precision=32"]}
@@ -35,11 +35,11 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"the demo evaluates on exactly one dataset folder, but 'data.test' has {tests}; give it one")
     run = RunFolder(config.run)
     if run.configured:
-        check_same_search(run, config)
+        check_same_run(run, config)
     for training, changes in TRAININGS.items():
         if run.training(training).options.exists():
             own = load_config(arguments.config, [*arguments.overrides, *changes[1::2]])
-            check_same_training(run.training(training), own)
+            check_same_run(run.training(training), own)
     for folder in (run, *map(run.training, TRAININGS)):
         folder.check_idle()
     given = ["--config", arguments.config, *(word for override in arguments.overrides for word in ("--set", override))]

@@ -40,17 +40,14 @@ class WriteError(InputError):
 
     def __init__(self, path: str | Path, error: BaseException) -> None:
         self.reason: BaseException = error.reason if isinstance(error, WriteError) else error
-        super().__init__(f"'{path}' cannot be written ({_said(self.reason)}); {_remedy(self.reason)}")
+        full = isinstance(self.reason, OSError) and self.reason.errno in _FULL
+        remedy = "make room there, or name another place" if full else "name a place that can be written to"
+        super().__init__(f"'{path}' cannot be written ({self.said}); {remedy}")
 
-
-def _said(error: BaseException) -> str:
-    """The operating system's own words for an error of writing."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _remedy(error: BaseException) -> str:
-    full = isinstance(error, OSError) and error.errno in _FULL
-    return "make room there, or name another place" if full else "name a place that can be written to"
+    @property
+    def said(self) -> str:
+        """The operating system's own words."""
+        return getattr(self.reason, "strerror", None) or str(self.reason)
 
 
 @contextlib.contextmanager

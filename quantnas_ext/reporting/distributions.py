@@ -130,19 +130,10 @@ def _draw_block(
 
     chosen = f"{candidate_name(block.candidates[block.chosen])}  {block.probabilities[-1, block.chosen]:.2f}"
     darkened = tuple(0.75 * channel for channel in colours[block.candidates[block.chosen].operation])
-    axes.annotate(shortened(block.block), (0, 1), (0, 13), **_title_style(INK), fontweight="bold")
-    axes.annotate(chosen, (0, 1), (0, 3), **_title_style(darkened))
-
-
-def _title_style(colour: str | tuple[float, ...]) -> dict[str, Any]:
-    """How both lines of a panel's title are written: offsets in points from the upper left corner."""
-    return {
-        "xycoords": "axes fraction",
-        "textcoords": "offset points",
-        "fontsize": 7.5,
-        "color": colour,
-        "annotation_clip": False,
-    }
+    # Two lines, offset in points from the panel's upper left corner.
+    style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(shortened(block.block), (0, 1), (0, 13), fontsize=7.5, color=INK, fontweight="bold", **style)
+    axes.annotate(chosen, (0, 1), (0, 3), fontsize=7.5, color=darkened, **style)
 
 
 def _legend_handles(colours: Mapping[str, Colour], precisions: Sequence[Precision]) -> list[Artist]:

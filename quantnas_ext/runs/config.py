@@ -315,12 +315,9 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _build(values: Any, source: str, *, whole: bool = False) -> Config:
-    """The configuration from its values, with ``source`` in front of any error.
+    """The configuration from its values, with ``source``, where they come from, in front of any error.
 
-    Args:
-        values: what differs from the defaults.
-        source: where the values come from, as it reads at the start of a sentence.
-        whole: also check values that have to go together, which a single override need not meet.
+    ``whole``: also check values that have to go together, which a single override need not meet.
     """
     try:
         config = build(Config, values)

@@ -32,70 +32,20 @@ _HARMLESS_TO_A_TRAINING = (
 """What a training does not depend on; its architecture is a file of its own."""
 
 
-def check_same_search(run: RunFolder, given: Config) -> None:
-    """Check that the search in a run folder is the one of a configuration; print what differs without harm.
+def check_same_run(folder: RunFolder | TrainingFolder, given: Config) -> None:
+    """Check that the run in a folder is the one of a configuration; print what differs without harm.
 
     Args:
-        run: the run folder; without a configuration in it, as before a search began, everything goes.
+        folder: of a search or a training; without a configuration in it, as before a run began, everything goes.
         given: what is asked for.
 
     Raises:
         InputError: something differs that changes the result, all of which is listed with both values.
     """
-    _check("search", run, given, ("train.", *_undecided(Config)))
-
-
-def check_same_training(folder: TrainingFolder, given: Config) -> None:
-    """Check likewise that the training in a folder, begun or done, is the one of a configuration.
-
-    Args:
-        folder: the folder of the training.
-        given: what is asked for.
-
-    Raises:
-        InputError: as ``check_same_search``.
-    """
-    _check("training", folder, given, _HARMLESS_TO_A_TRAINING)
-
-
-@contextlib.contextmanager
-def begun_search(config: Config, *, resume: bool) -> Iterator[RunFolder]:
-    """The run folder of a search, with the search's configuration and the operations it keeps.
-
-    The main process holds it; the others of a launcher get it as it is.
-
-    Raises:
-        InputError: the folder cannot be used (``RunFolder.held``), or is to go on with another search.
-    """
-    run, kept = RunFolder(config.run), config.search.operations
-    if not is_main_process():
-        yield run
-        return
-    if resume and run.configured:
-        check_same_search(run, config)
-    with run.held(resume=resume):
-        save_config(config, run.config)
-        if kept is not None and not run.operations.exists():
-            with atomic_file(run.operations) as temporary:
-                shutil.copyfile(kept, temporary)
-        run.plots.mkdir(exist_ok=True)
-        yield run
-
-
-def _undecided(section: type[Any], prefix: str = "") -> Iterator[str]:
-    """Keys of a configuration that no result depends on: where it lies, how it is computed, how much is written."""
-    hints = typing.get_type_hints(section)
-    for option in dataclasses.fields(section):
-        if not option.metadata.get("decides", True):
-            yield f"{prefix}{option.name}"
-        elif dataclasses.is_dataclass(hints[option.name]):
-            yield from _undecided(hints[option.name], f"{prefix}{option.name}.")
-
-
-def _check(stage: str, folder: Folder, given: Config, harmless: tuple[str, ...]) -> None:
-    """Compare the configuration saved in a folder with a given one, key by key."""
     if not folder.config.is_file():
         return
+    training = isinstance(folder, TrainingFolder)
+    stage, harmless = ("training", _HARMLESS_TO_A_TRAINING) if training else ("search", ("train.", *_undecided(Config)))
     # The images' paths are compared as folders, and photographs with themselves, wherever they were prepared.
     there = load_config(folder.config)
     whole = there.space != given.space  # the defaults of a space's arguments, for which torch has to be loaded
@@ -115,6 +65,40 @@ def _check(stage: str, folder: Folder, given: Config, harmless: tuple[str, ...])
     names = sorted(set(without_harm) - {"run"})
     if names:
         print(f"going on with the {stage} in '{folder}', which does not depend on what differs: {', '.join(names)}")
+
+
+@contextlib.contextmanager
+def begun_search(config: Config, *, resume: bool) -> Iterator[RunFolder]:
+    """The run folder of a search, with the search's configuration and the operations it keeps.
+
+    The main process holds it; the others of a launcher get it as it is.
+
+    Raises:
+        InputError: the folder cannot be used (``RunFolder.held``), or is to go on with another search.
+    """
+    run, kept = RunFolder(config.run), config.search.operations
+    if not is_main_process():
+        yield run
+        return
+    if resume and run.configured:
+        check_same_run(run, config)
+    with run.held(resume=resume):
+        save_config(config, run.config)
+        if kept is not None and not run.operations.exists():
+            with atomic_file(run.operations) as temporary:
+                shutil.copyfile(kept, temporary)
+        run.plots.mkdir(exist_ok=True)
+        yield run
+
+
+def _undecided(section: type[Any], prefix: str = "") -> Iterator[str]:
+    """Keys of a configuration that no result depends on: where it lies, how it is computed, how much is written."""
+    hints = typing.get_type_hints(section)
+    for option in dataclasses.fields(section):
+        if not option.metadata.get("decides", True):
+            yield f"{prefix}{option.name}"
+        elif dataclasses.is_dataclass(hints[option.name]):
+            yield from _undecided(hints[option.name], f"{prefix}{option.name}.")
 
 
 def _with_dots(keys: tuple[str, ...]) -> tuple[str, ...]:

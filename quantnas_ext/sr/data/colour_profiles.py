@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import functools
 import io
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageCms
 
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 """Pixel modes of Pillow, and what a profile for them says it is for."""
-
-
-@dataclass(frozen=True)
-class _Conversion:
-    """What a profile asks for.
-
-    Attributes:
-        transform: from the profile's colours to sRGB; None where they are the same, or where ``fits`` is False.
-        fits: whether the profile is whole and made for pixels of this mode.
-    """
-
-    transform: ImageCms.ImageCmsTransform | None
-    fits: bool
 
 
 def profile_fits(profile: bytes | None, mode: str) -> bool:
@@ -33,7 +19,7 @@ def profile_fits(profile: bytes | None, mode: str) -> bool:
         profile: the profile as the file has it.
         mode: Pillow's mode of the colours: ``L``, ``RGB``, ``CMYK`` or ``LAB``.
     """
-    return not profile or _conversion(profile, mode).fits
+    return not profile or _conversion(profile, mode)[1]
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -48,7 +34,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     Returns:
         An image of mode ``RGB``, or ``L`` where a grey one needs no conversion.
     """
-    transform = _conversion(profile, image.mode).transform if profile else None
+    transform = _conversion(profile, image.mode)[0] if profile else None
     if transform is None and image.mode == "LAB":
         transform = _transform(ImageCms.createProfile("LAB"), "LAB")
     if transform is not None:
@@ -59,16 +45,17 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=64)
-def _conversion(profile: bytes, mode: str) -> _Conversion:
+def _conversion(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, bool]:
+    """From a profile's colours to sRGB, None where they are the same; and whether it is whole and made for a mode."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if opened.profile.xcolor_space.strip() != _SPACES[mode]:
-            return _Conversion(None, fits=False)
+            return None, False
         transform = _transform(opened, mode)
-        return _Conversion(None if _changes_nothing(transform, mode) else transform, fits=True)
+        return None if _changes_nothing(transform, mode) else transform, True
     # LittleCMS and its binding meet damaged profiles with errors of many kinds.
     except Exception:
-        return _Conversion(None, fits=False)
+        return None, False
 
 
 def _transform(profile: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile, mode: str) -> ImageCms.ImageCmsTransform:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import WriteError, check_writable
+from quantnas_ext.files.atomic import WriteError, check_writable, writing
 
 TILE = 512
 """Side of a tile without its margin, low-resolution pixels, where nothing else is said."""
@@ -21,19 +21,14 @@ def check_output_folder(folder: Path) -> None:
     Raises:
         InputError: it, or the folder in which it would be made, is a file or cannot be written to.
     """
-    nearest = folder
     try:
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise InputError(f"folder '{folder}' cannot be made ('{nearest}' is a file); name another one")
-    except OSError as error:
-        raise InputError(f"folder '{folder}' cannot be written to ({error.strerror}); name another one") from error
-    try:
-        check_writable(nearest)
+        with writing(folder):
+            nearest = next(place for place in (folder, *folder.parents) if place.exists())
+            if not nearest.is_dir():
+                raise InputError(f"folder '{folder}' cannot be made ('{nearest}' is a file); name another one")
+            check_writable(nearest)
     except WriteError as error:
-        reason = getattr(error.reason, "strerror", None) or error.reason
-        raise InputError(f"folder '{folder}' cannot be written to ({reason}); name another one") from error
+        raise InputError(f"folder '{folder}' cannot be written to ({error.said}); name another one") from error
 
 
 def check_tile(tile: int) -> int:

@@ -36,9 +36,7 @@ def QuantNASNetwork(  # noqa: N802 (BasicSR's options name networks like classes
     Raises:
         InputError: a file is missing, damaged or foreign, or the precision is not possible.
     """
-    found = Architecture.load(architecture)
-    if precision is not None:
-        found = found.with_precision(precision)
+    found = _in_precision(architecture, precision)
     network = found.build()
     if weights is not None:
         for line in load_weights(network, weights, found, other_precisions="full" if precision is None else "any"):
@@ -54,8 +52,11 @@ def architecture_of(options: Mapping[str, Any]) -> Architecture | None:
     """
     if options.get("type") != QuantNASNetwork.__name__:
         return None
-    found = Architecture.load(options["architecture"])
-    precision = options.get("precision")
+    return _in_precision(options["architecture"], options.get("precision"))
+
+
+def _in_precision(file: str, precision: int | str | None) -> Architecture:
+    found = Architecture.load(file)
     return found if precision is None else found.with_precision(precision)
 
 

@@ -180,11 +180,7 @@ class QuantNASModel(SRModel):
             self._progress = None
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Save optimizers and schedulers, whole or not at all, as ``{current_iter}.state``; none at the end (-1).
-
-        Raises:
-            WriteError: as ``save_network``.
-        """
+        """Save optimizers and schedulers, whole or not at all, as ``{current_iter}.state``; none at the end (-1)."""
         if current_iter != -1 and get_dist_info()[0] == 0:
             optimizers, schedulers = (
                 [part.state_dict() for part in parts] for parts in (self.optimizers, self.schedulers)
@@ -202,8 +198,7 @@ class QuantNASModel(SRModel):
     def _spread_steps(self, first: bool) -> None:
         """Let processes, whose batches differ, agree on the quantizers, and bring those of the average up to date.
 
-        Args:
-            first: whether this was the first iteration, or the first one with quantization.
+        ``first``: whether this was the first iteration, or the first one with quantization.
         """
         network = self.get_bare_model(self.net_g)
         if agree_on_steps(network) and self.ema_decay > 0:
