@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _LONGEST_TEXT = 100  # characters of a value in a message
 
@@ -21,6 +22,15 @@ class InputError(ValueError):
     that sentence alone and exit with code 2 (``quantnas_ext.runs.command_line.run``), so it is raised before any long
     work begins and before anything is written.
     """
+
+
+@contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Put what an ``InputError`` is about in front of its sentence: ``with about("genotype file 'a.gen'"): ...``."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def printable(text: str) -> str:

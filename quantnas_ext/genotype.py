@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.errors import InputError, about, unknown_name
 
 Gene = tuple[str, int]
 """Operation and bits of one block, in the authors' words."""
@@ -84,7 +84,7 @@ def import_genotype(path: str | Path, space: str, arguments: Mapping[str, Any] |
     path = Path(path)
     if space not in _IMPORTS:
         raise unknown_name("space of genotypes", space, _IMPORTS)
-    try:
+    with about(f"genotype file '{path}'"):
         genotype = parse_genotype(_read(path))
         # Here, as this loads torch and NNI, for which a file that is none need not wait.
         from quantnas_ext.nn.operations import WITHOUT_PRECISION, precision_label
@@ -99,8 +99,6 @@ def import_genotype(path: str | Path, space: str, arguments: Mapping[str, Any] |
         choices: dict[str, Any] = {label: operation for label, (operation, _) in blocks.items()}
         choices |= {precision_label(label, operation): bits for label, (operation, bits) in quantized.items()}
         return Architecture.of(space, given | found, choices, {"genotype": path.name})
-    except InputError as error:
-        raise InputError(f"genotype file '{path}': {error}") from error
 
 
 def parse_genotype(text: str) -> dict[str, Section]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,12 +135,7 @@ def _time(step: Callable[[], object], count: int) -> float:
 
     torch.set_num_threads(count)
     step()
-    times = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(timeit.repeat(step, number=1, repeat=_ROUNDS))
 
 
 def _kept(folder: Path | None) -> Threads | None:

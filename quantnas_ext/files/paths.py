@@ -37,6 +37,14 @@ def named_folder_argument(text: str) -> str:
     return f"{name}={path_argument(folder)}" if name and folder else text
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; there is none of a name that no file can have, which Python refuses otherwise."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def seen_from(path: str | Path) -> str:
     """How the sentence about a missing path ends: where a relative path begins; nothing for an absolute one."""
     if os.path.isabs(path):

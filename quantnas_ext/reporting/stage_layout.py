@@ -56,11 +56,6 @@ class StageShape:
         return any(len(lines) > 1 for lines in self.lines)
 
     @property
-    def columns(self) -> int:
-        """Blocks in the longest line."""
-        return max(len(line) for lines in self.lines for line in lines)
-
-    @property
     def side(self) -> float:
         """Room between the frame's padding and the boxes, left and right."""
         return (FORK_GAP if self.joined else 0) + (TURN if self.broken else 0)
@@ -68,7 +63,8 @@ class StageShape:
     @property
     def boxes_width(self) -> float:
         """Width of the longest line."""
-        return self.columns * self.box[0] + (self.columns - 1) * BOX_GAP
+        longest = max(len(line) for lines in self.lines for line in lines)
+        return longest * self.box[0] + (longest - 1) * BOX_GAP
 
     @property
     def lead(self) -> float:

@@ -30,13 +30,12 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         main(sys.argv[1:])
-    except InputError as error:
+    except (InputError, OSError) as error:
+        if isinstance(error, OSError):  # from a library that writes by itself, such as TensorBoard or NNI
+            if error.errno not in DISK_TROUBLE:
+                raise
+            error = WriteError(error.filename or "a result", error)
         print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # from a library that writes by itself, such as TensorBoard or NNI
-        if error.errno not in DISK_TROUBLE:
-            raise
-        print(f"error: {printable(str(WriteError(error.filename or 'a result', error)))}", file=sys.stderr)
         sys.exit(2)
     except FloatingPointError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.errors import InputError, about, unknown_name
 from quantnas_ext.files.atomic import atomic_file
-from quantnas_ext.files.paths import expanded, seen_from
+from quantnas_ext.files.paths import expanded, is_file, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
 from quantnas_ext.quantization.precision import Precision
 from quantnas_ext.runs.plugins import import_plugins
@@ -58,9 +58,9 @@ class DataConfig(BatchOptions):
         skip_small: whether training images smaller than a patch are left out instead of refused.
     """
 
-    photographs: str | None = None
-    train: list[str] = field(default_factory=list)
-    test: dict[str, str] = field(default_factory=dict, metadata={"decides": False})
+    photographs: str | None = field(default=None, metadata={"path": True})
+    train: list[str] = field(default_factory=list, metadata={"path": True})
+    test: dict[str, str] = field(default_factory=dict, metadata={"path": True, "decides": False})
     patch: int = number(32, least=4)
     validation_share: float = number(0.5, above=0, below=1)
     hr_folder: str = "HR"
@@ -117,11 +117,11 @@ class SearchConfig(StrategyOptions, LoopOptions):
     bitops_budget: float | None = number(None, above=0)
     bytes_penalty: float = 0.0
     bytes_budget: float | None = number(None, above=0)
-    latency_table: str | None = None
+    latency_table: str | None = field(default=None, metadata={"path": True})
     latency_penalty: float = 0.0
     latency_budget: float | None = number(None, above=0)
     costs: list[CostConfig] = field(default_factory=list)
-    operations: str | None = None
+    operations: str | None = field(default=None, metadata={"path": True})
     top_k: int = number(1, least=1, most=1000, decides=False)
     threads: int | None = number(None, least=1, decides=False)
 
@@ -169,8 +169,8 @@ class Config:
     """
 
     seed: int = number(0, least=0, most=2**32 - 1)
-    run: str = field(default="runs/demo", metadata={"decides": False})
-    plugins: list[str] = field(default_factory=list)
+    run: str = field(default="runs/demo", metadata={"path": True, "decides": False})
+    plugins: list[str] = field(default_factory=list, metadata={"path": True})
     space: SpaceConfig = field(default_factory=SpaceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -194,7 +194,10 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
     if path_or_name is not None:
         path = _find(path_or_name)
         source = f"configuration '{path}'"
-        values = _read(path, source)
+        with about(source):
+            values = read_yaml_file(path, written=True)
+        _build(values, source)
+        values = values or {}
     for override in overrides:
         key, value = _parse_override(override)
         one: dict[str, Any] = {}
@@ -270,11 +273,7 @@ def _find(path_or_name: str | Path) -> Path:
         if path.name not in shipped:
             raise unknown_name("configuration", path.name, shipped)
         return shipped[path.name]
-    try:
-        found = path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        found = False
-    if not found:
+    if not is_file(path):
         names = ", ".join(shipped)
         raise InputError(
             f"configuration '{path}' is not a file{seen_from(path)}; "
@@ -283,25 +282,13 @@ def _find(path_or_name: str | Path) -> Path:
     return path
 
 
-def _read(path: Path, source: str) -> dict[str, Any]:
-    """The values in a configuration file, each checked."""
-    try:
-        values = read_yaml_file(path, written=True)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
-    _build(values, source)
-    return values or {}
-
-
 def _parse_override(override: str) -> tuple[str, Any]:
     """Key and value of a ``key=value`` text."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"'--set {override}' is not of the form KEY=VALUE, as in --set search.epochs=3")
-    try:
+    with about(f"'--set {override}'"):
         return key, read_yaml(text, written=True)
-    except InputError as error:
-        raise InputError(f"'--set {override}': {error}") from error
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -319,10 +306,11 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
 
     ``whole``: also check values that have to go together, which a single override need not meet.
     """
-    try:
+    with about(source):
         config = build(Config, values)
         if config.train.precision is not None:
-            _check_precision(config.train.precision)
+            with about("'train.precision'"):
+                Precision.parse(config.train.precision)
         warmup, epochs = config.search.warmup_epochs, config.search.epochs
         if whole and warmup >= epochs:
             raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")
@@ -340,44 +328,28 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
                 "quantization; take fewer, or 'train.precision' 32"
             )
         return _with_paths(config, _home)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
 
 
 def _home(key: str, path: str) -> str:
     """A path with ``~`` replaced by the home folder."""
-    try:
+    with about(f"'{key}'"):
         return expanded(path)
-    except InputError as error:
-        raise InputError(f"'{key}': {error}") from error
 
 
-def _with_paths(config: Config, change: Callable[[str, str], str]) -> Config:
-    """The configuration with every path, given with its key, changed."""
-    data, search = config.data, config.search
-
-    def change_if_any(key: str, path: str | None) -> str | None:
-        return None if path is None else change(key, path)
-
-    data = dataclasses.replace(
-        data,
-        photographs=change_if_any("data.photographs", data.photographs),
-        train=[change(f"data.train[{i}]", path) for i, path in enumerate(data.train)],
-        test={name: change(f"data.test.{name}", path) for name, path in data.test.items()},
-    )
-    search = dataclasses.replace(
-        search,
-        latency_table=change_if_any("search.latency_table", search.latency_table),
-        operations=change_if_any("search.operations", search.operations),
-    )
-    plugins = [change(f"plugins[{i}]", name) if name.endswith(".py") else name for i, name in enumerate(config.plugins)]
-    run = change("run", config.run)
-    return dataclasses.replace(config, run=run, plugins=plugins, data=data, search=search)
-
-
-def _check_precision(precision: int | str) -> None:
-    """Refuse what is no precision, naming the key."""
-    try:
-        Precision.parse(precision)
-    except InputError as error:
-        raise InputError(f"'train.precision': {error}") from error
+def _with_paths(section: Any, change: Callable[[str, str], str], prefix: str = "") -> Any:
+    """The configuration, or a section of it, with every path, given with its key, changed."""
+    changed: dict[str, Any] = {}
+    for option in dataclasses.fields(section):
+        key = f"{prefix}{option.name}"
+        value: Any = getattr(section, option.name)
+        if dataclasses.is_dataclass(value):
+            changed[option.name] = _with_paths(value, change, f"{key}.")
+        elif not option.metadata.get("path") or value is None:
+            continue
+        elif isinstance(value, list):
+            changed[option.name] = [change(f"{key}[{i}]", path) for i, path in enumerate(value)]
+        elif isinstance(value, dict):
+            changed[option.name] = {name: change(f"{key}.{name}", path) for name, path in value.items()}
+        else:
+            changed[option.name] = change(key, value)
+    return dataclasses.replace(section, **changed)

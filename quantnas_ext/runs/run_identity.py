@@ -50,9 +50,10 @@ def check_same_run(folder: RunFolder | TrainingFolder, given: Config) -> None:
     there = load_config(folder.config)
     whole = there.space != given.space  # the defaults of a space's arguments, for which torch has to be loaded
     saved, wanted = (_flat(_values(config, defaults=whole)) for config in (there, given))
+    beginnings = tuple(f"{key.rstrip('.')}." for key in harmless)  # so that "run" stands for no longer name
     different = [key for key in wanted.keys() | saved.keys() if saved.get(key) != wanted.get(key)]
     moved = [key for key in different if _same_place(key, saved.get(key), wanted.get(key), folder)]
-    without_harm = [key for key in different if key in moved or f"{key}.".startswith(_with_dots(harmless))]
+    without_harm = [key for key in different if key in moved or f"{key}.".startswith(beginnings)]
     telling = sorted(set(different) - set(without_harm))
     if telling:
         both = "; ".join(
@@ -99,11 +100,6 @@ def _undecided(section: type[Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{option.name}"
         elif dataclasses.is_dataclass(hints[option.name]):
             yield from _undecided(hints[option.name], f"{prefix}{option.name}.")
-
-
-def _with_dots(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Keys and sections as beginnings of keys: ``run`` becomes ``run.``, so that nothing longer begins with it."""
-    return tuple(key if key.endswith(".") else f"{key}." for key in keys)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

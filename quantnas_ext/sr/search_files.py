@@ -12,7 +12,7 @@ from quantnas_ext.architecture import Architecture, filed_costs
 from quantnas_ext.costs.counted import CostCounter
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.fixed_choices import fix_operations
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import about
 from quantnas_ext.reporting.candidates import chosen_candidates
 from quantnas_ext.reporting.distributions import distributions_figure
 from quantnas_ext.reporting.drawing import architecture_figure
@@ -40,10 +40,8 @@ def keep_operations(space: ModelSpace, path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     architecture = Architecture.load(path)
-    try:
+    with about(f"'search.operations' ({path}) does not fit this space"):
         return fix_operations(space, architecture.choices)
-    except InputError as error:
-        raise InputError(f"'search.operations' ({path}) does not fit this space: {error}") from error
 
 
 def save_search(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import copy
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import Dataset
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
@@ -81,10 +79,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         self.patch = patch
         self._seed = seed
         self._folders = list(folders)
-        self._pairs: ConcatDataset[dict[str, Any]] = ConcatDataset(
-            [PairedImages(paths, scale, patch) for paths in found]
-        )
-        self._paths = [[pair.hr for pair in paths] for paths in found]
+        self._found = found
+        self._pairs = PairedImages([pair for pairs in found for pair in pairs], scale, patch)
         self.images = list(range(len(self._pairs)))
         self.regions: Regions = dict.fromkeys(self.images)
         # In shared memory: workers that outlive an epoch see the new one.
@@ -112,10 +108,9 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         Of very many pairs some, evenly spread.
         """
         found = []
-        for dataset in self._pairs.datasets:
-            pairs = dataset.paths  # type: ignore[attr-defined]
+        for pairs in self._found:
             some = pairs[:: 1 + len(pairs) // FINGERPRINT_PAIRS]
-            paths = [Path(pair[role]) for pair in some for role in ("gt_path", "lq_path")]
+            paths = [path for pair in some for path in (pair.hr, pair.lr)]
             found.append((len(pairs), [(path.name, path.stat().st_size) for path in paths]))
         return found
 
@@ -124,16 +119,13 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = self.images[index]
-        folder = bisect.bisect_right(self._pairs.cumulative_sizes, image)
-        pairs = self._pairs.datasets[folder]
-        assert isinstance(pairs, PairedImages)
         with keyed_random(self._seed, int(self._epoch), image):
-            pair = pairs.sample(image - (self._pairs.cumulative_sizes[folder] - len(pairs)), self.regions[image])
+            pair = self._pairs.sample(image, self.regions[image])
         return pair["lq"], pair["gt"]
 
     def photographs(self) -> list[Photograph]:
         """What the images show, as far as that can be told (``find_photographs``); indices as in ``images``."""
-        return find_photographs(self._folders, self._paths)
+        return find_photographs(self._folders, [[pair.hr for pair in pairs] for pairs in self._found])
 
 
 def split_dataset(dataset: PatchDataset, share: float, seed: int = 0) -> tuple[PatchDataset, PatchDataset]:

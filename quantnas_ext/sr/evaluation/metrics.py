@@ -111,11 +111,10 @@ def evaluate_folder(
     Raises:
         InputError: as ``EvaluationPairs``.
     """
-    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST, nested=nested)
     training = network.training
     network.eval()
     try:
-        return _score(pairs, lambda image: upscale(network, image), lpips, name or Path(folder).name)
+        return _score(lambda image: upscale(network, image), folder, scale, lpips, name or Path(folder).name, nested)
     finally:
         network.train(training)
 
@@ -127,14 +126,20 @@ def evaluate_bicubic(
 
     Args, Raises: as ``evaluate_folder``.
     """
-    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST, nested=nested)
-    return _score(pairs, lambda image: upscale_bicubic(image, scale), lpips, f"{name or Path(folder).name} bicubic")
+    name = f"{name or Path(folder).name} bicubic"
+    return _score(lambda image: upscale_bicubic(image, scale), folder, scale, lpips, name, nested)
 
 
 def _score(
-    pairs: EvaluationPairs, enlarge: Callable[[np.ndarray], np.ndarray], lpips: Lpips | None, name: str
+    enlarge: Callable[[np.ndarray], np.ndarray],
+    folder: str | Path,
+    scale: int,
+    lpips: Lpips | None,
+    name: str,
+    nested: bool,
 ) -> FolderScores:
     """Enlarge every low-resolution image and compare it with its original."""
+    pairs = EvaluationPairs(folder, scale, smallest=0 if lpips is None else lpips.SMALLEST, nested=nested)
     images = {}
     for index in tqdm(range(len(pairs)), desc=f"evaluating {name}", unit="image"):
         pair = pairs[index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import Dataset
 
 from quantnas_ext import compat
 from quantnas_ext.files.schema import build
@@ -19,7 +19,7 @@ from basicsr.utils.registry import DATASET_REGISTRY  # noqa: E402
 
 
 @DATASET_REGISTRY.register()
-class PairedFoldersDataset(ConcatDataset[dict[str, Any]]):
+class PairedFoldersDataset(PairedImages):
     """Random crops of the image pairs of several dataset folders, one after the other (``PairedImages``).
 
     Options:
@@ -45,7 +45,7 @@ class PairedFoldersDataset(ConcatDataset[dict[str, Any]]):
             dataset_pairs(folder, opt["scale"], patch, layout=layout, skip_small=skip_small)
             for folder in opt["folders"]
         ]
-        super().__init__([PairedImages(paths, opt["scale"], patch) for paths in found])
+        super().__init__([pair for pairs in found for pair in pairs], opt["scale"], patch)
         self.images = [[pair.hr for pair in paths] for paths in found]
 
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from quantnas_ext import compat
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, about
 from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.files.paths import expanded, path_argument, seen_from
 from quantnas_ext.files.schema import read_yaml, read_yaml_file
@@ -171,10 +171,8 @@ def read_options(arguments: argparse.Namespace, root: str, is_train: bool = True
     path = Path(arguments.opt)
     if not path.is_file():
         raise InputError(f"options file '{path}' does not exist{seen_from(path)}; recipes/train.py writes one")
-    try:
+    with about(f"options file '{path}' cannot be read"):
         options = read_yaml_file(path)
-    except InputError as error:
-        raise InputError(f"options file '{path}' cannot be read: {error}") from error
     for override in arguments.force_yml:
         _override(options, override)
     try:

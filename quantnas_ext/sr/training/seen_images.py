@@ -31,7 +31,9 @@ def note_seen_images(options: dict[str, Any]) -> None:
         seen = _by_pixels(folders, images, tests, [Path(dataset.opt["folder"]) for dataset in tested.values()])
     else:
         recorded = {origin.photograph for folder in folders for origin in read_origins(folder).values()}
-        seen = {path for of in tests.values() for path in of if recorded and _digest(path) in recorded}
+        seen = {
+            path for of in tests.values() for path in of if recorded and photograph_digest(read_image(path)) in recorded
+        }
     for name, paths in tests.items():
         known = [path.name for path in paths if path in seen]
         if known:
@@ -53,7 +55,3 @@ def _by_pixels(
         if min(photograph.images) < count:
             seen.update(of_tests[index - count] for index in photograph.images if index >= count)
     return seen
-
-
-def _digest(path: Path) -> str:
-    return photograph_digest(read_image(path))

@@ -80,15 +80,6 @@ class WeightIdentity:
         """Whether no layer is quantized."""
         return set(self.precisions.values()) <= {_IN_FULL_PRECISION}
 
-    @property
-    def bits(self) -> str:
-        """All precisions that occur, in words: ``"4 and 8 bits"``, ``"full precision"``."""
-        kinds = sorted({value for value in self.precisions.values() if value != _IN_FULL_PRECISION})
-        words = [f"{' and '.join(kinds)} bits"] if kinds else []
-        if _IN_FULL_PRECISION in self.precisions.values() or not words:
-            words.append("full precision")
-        return " and ".join(words)
-
     def in_full_precision(self) -> WeightIdentity:
         """The identity of the same operations without any quantization."""
         return replace(self, precisions=dict.fromkeys(self.precisions, _IN_FULL_PRECISION))
