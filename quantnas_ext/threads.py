@@ -159,13 +159,11 @@ def _wanted_threads() -> int | None:
 
 
 def _launchers_setting() -> str | None:
-    """``OMP_NUM_THREADS`` as the launcher itself was started with, which Linux tells."""
+    """``OMP_NUM_THREADS`` as the launcher itself was started with, where the system tells."""
     try:
-        variables = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
-    except OSError:
+        return psutil.Process(os.getppid()).environ().get("OMP_NUM_THREADS")
+    except (psutil.Error, OSError):
         return None
-    found = [variable.partition(b"=")[2] for variable in variables if variable.startswith(b"OMP_NUM_THREADS=")]
-    return found[0].decode(errors="replace") if found else None
 
 
 def _first(value: str | None) -> int | None:

@@ -39,7 +39,7 @@ def with_photographs(data: DataConfig, scale: int) -> DataConfig:
     folder = Path(data.photographs)
     training, held_out = folder / f"trainx{scale}", folder / f"testx{scale}"
     _prepare(training, _training, scale, SUB_IMAGE)
-    _prepare(held_out, _held_out, scale, None)
+    _prepare(held_out, lambda: {name: _packaged(name) for name in HELD_OUT}, scale, None)
     return dataclasses.replace(
         data, train=data.train or [str(training)], test=data.test or {"photographs": str(held_out)}
     )
@@ -60,10 +60,6 @@ def _training() -> dict[str, np.ndarray]:
     images = {name: _packaged(name) for name in SCIKIT_IMAGE_TRAINING}
     images |= {Path(name).stem: load_sample_image(name) for name in SCIKIT_LEARN_TRAINING}
     return images
-
-
-def _held_out() -> dict[str, np.ndarray]:
-    return {name: _packaged(name) for name in HELD_OUT}
 
 
 def _packaged(name: str) -> np.ndarray:

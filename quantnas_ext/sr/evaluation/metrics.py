@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantnas_ext import compat
-from quantnas_ext.files.json_values import json_values
 from quantnas_ext.sr.data.degradation import upscale_bicubic
 from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
 from quantnas_ext.sr.evaluation.perceptual import Lpips
@@ -84,9 +83,8 @@ class FolderScores:
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: ``{"mean": {...}, "images": {name: {...}}}``; what is infinite becomes None."""
-        figures: dict[str, Any] = json_values({"mean": self.mean, "images": self.images})
-        return figures
+        """Plain data for ``write_json``: ``{"mean": {...}, "images": {name: {...}}}``."""
+        return {"mean": self.mean, "images": self.images}
 
 
 def evaluate_folder(
