@@ -68,12 +68,7 @@ def stem_of_sub_image(stem: str) -> str | None:
 
 
 def write_origins(folder: Path, origins: Mapping[str, Origin]) -> None:
-    """Write the record of a dataset folder that is being made.
-
-    Args:
-        folder: the dataset folder.
-        origins: by file name, without its ending.
-    """
+    """Write the record of a dataset folder that is being made, by file names without their endings."""
     photographs = {origin.name: origin.photograph for origin in origins.values()}
     images = {stem: {"photograph": origin.name, "box": list(origin.box)} for stem, origin in origins.items()}
     content = {"format": _FORMAT, "version": _VERSION, "photographs": photographs, "images": images}
