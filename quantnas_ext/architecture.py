@@ -54,11 +54,7 @@ class Architecture:
         provenance: Mapping[str, Any] | None = None,
         costs: Sequence[Cost] | None = None,
     ) -> Architecture:
-        """An architecture with its costs counted.
-
-        Args:
-            space, arguments, choices, provenance: as the attributes.
-            costs: which; None for those of the space (``filed_costs``).
+        """An architecture with its costs counted: those given, or those of the space (``filed_costs``).
 
         Raises:
             InputError: when the choices do not make a network of this space.
@@ -184,11 +180,6 @@ def filed_costs(space: str) -> list[Cost]:
 
 def arguments_at(space: str, arguments: Mapping[str, Any], precision: Precision | int | str) -> dict[str, Any]:
     """The arguments of a space with every searched layer at one precision; 32 means all layers in full precision.
-
-    Args:
-        space: name of the space.
-        arguments: those with its own precisions.
-        precision: the one that is left.
 
     Raises:
         InputError: when it is no precision, or the space has no argument for precisions.

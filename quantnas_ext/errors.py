@@ -54,13 +54,10 @@ def unknown_name(kind: str, name: object, known: Iterable[object]) -> InputError
 
     Args:
         kind: what the name should be, as it reads after "unknown": ``"operation"``, ``"key"``, ``"model space"``.
-        name: what the user wrote.
-        known: the names that would be right, in the order in which they are listed.
 
     Returns:
         An ``InputError`` to raise: ``unknown operation 'conv3x3'; did you mean 'conv_3x3'? Known: conv_1x1, conv_3x3``.
-        Without a near name the question is left out. Long names are shortened, and what is not printable in them is
-        written out.
+        Long names are shortened, and what is not printable in them is written out.
     """
     names = [str(candidate) for candidate in known]
     by_lower_case = {candidate.lower(): candidate for candidate in names}

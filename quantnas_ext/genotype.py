@@ -102,10 +102,7 @@ def import_genotype(path: str | Path, space: str, arguments: Mapping[str, Any] |
 
 
 def parse_genotype(text: str) -> dict[str, Section]:
-    """Sections of a genotype, in the authors' words.
-
-    Args:
-        text: ``Genotype_SR(head=[...], ...)``; only calls, lists, tuples, texts and whole numbers are read.
+    """Sections of a genotype, in the authors' words; only calls, lists, tuples, texts and whole numbers are read.
 
     Raises:
         InputError: for anything else.

@@ -81,10 +81,9 @@ def free_cores(cores: int) -> int:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the CPU threads of this process; ``accelerate launch`` leaves it with one.
+    """Set the CPU threads of this process, which ``accelerate launch`` leaves with one.
 
-    Args:
-        threads: how many; None for one on every core that the process may use (``available_cores``).
+    None stands for one on every core that the process may use (``available_cores``).
     """
     import torch
 

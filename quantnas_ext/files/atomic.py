@@ -137,13 +137,9 @@ def _rename(temporary: Path, path: Path, same: Callable[[Path, Path], bool] | No
 
 
 def save_tensors(content: Any, path: str | Path, *, parents: bool = False) -> None:
-    """Write tensors and plain values, as ``torch.save``, whole or not at all.
+    """Write tensors and plain values, as ``torch.save``, whole or not at all (``atomic_file``).
 
     They are put together in memory first: where a disk fills up, torch's own writer raises errors that do not say so.
-
-    Args:
-        content: what ``torch.load`` with ``weights_only=True`` takes.
-        path: as for ``atomic_file``, and so is ``parents``.
 
     Raises:
         WriteError: the disk is full, or nothing can be written there.

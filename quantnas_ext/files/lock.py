@@ -27,14 +27,11 @@ _held: dict[str, FileLock] = {}
 
 @contextlib.contextmanager
 def run_lock(folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of a run folder: ``with run_lock(folder): ...``.
+    """Keep other processes out of a run folder that exists: ``with run_lock(folder): ...``.
 
     The operating system holds the lock (flock) and gives it back when the process ends, however it ends. Within a
     process it may be taken again further in. On a file system without such locks (some network mounts) a warning says
     so and the run goes on without one. What an earlier owner was writing when it was killed is removed.
-
-    Args:
-        folder: it exists.
 
     Raises:
         InputError: another process holds it; the sentence says which.

@@ -36,12 +36,7 @@ _NOT_AS_WRITTEN = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9
 
 @dataclass(frozen=True)
 class Written:
-    """A plain value that YAML reads as something else than text, and the text that stood there.
-
-    Attributes:
-        value: a number, true or false, or a date.
-        text: what the user wrote: ``010``, ``yes``, ``2024-05-01``.
-    """
+    """A number, a truth value or a date that YAML reads, and the text that stood there: ``010``, ``yes``."""
 
     value: Any
     text: str
@@ -80,21 +75,14 @@ def number(
 ) -> Any:
     """A dataclass field for a number with a range, checked by ``build``.
 
-    Args:
-        default: the field's default; None where the field's type has it.
-        least, most: limits that are themselves allowed.
-        above, below: limits that are not.
-        decides: whether the result of a run depends on it.
+    ``least`` and ``most`` are themselves allowed, ``above`` and ``below`` are not; ``decides`` says whether the result
+    of a run depends on it.
     """
     return dataclasses.field(default=default, metadata={"range": _Range(least, most, above, below), "decides": decides})
 
 
 def read_yaml_file(path: Path, *, written: bool = False) -> Any:
     """The plain values in a YAML file in UTF-8, with or without a byte order mark, with any kind of line ends.
-
-    Args:
-        path: an existing file.
-        written: as ``read_yaml``.
 
     Raises:
         InputError: the file cannot be read, is too large, is not text, or as ``read_yaml``. The sentence does not name

@@ -106,9 +106,7 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 200) -> Path:
     """Write a figure under a temporary name and rename it, so that a broken run leaves no half picture.
 
     Args:
-        figure: the figure.
-        path: a file ending in .png, .pdf or .svg; its folder is created when missing.
-        dpi: dots per inch of a .png.
+        path: a file ending in .png (with ``dpi`` dots an inch), .pdf or .svg; its folder is created when missing.
 
     Raises:
         InputError: for another ending, or when the path cannot be written.

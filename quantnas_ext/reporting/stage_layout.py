@@ -90,14 +90,7 @@ class StageShape:
 
 
 def place_stage(layout: Layout, shape: StageShape, x: float, top: float, main: float) -> tuple[Point, list[Point]]:
-    """Put a stage with its left edge at ``x``.
-
-    Args:
-        layout: gets the stage's parts.
-        shape: the stage.
-        x: left edge.
-        top: upper edge.
-        main: height of the main line.
+    """Put a stage with its left edge at ``x``, its upper one at ``top``, and its main line at height ``main``.
 
     Returns:
         Where the wire from before the stage ends, and the beginning of the wire that leaves it.

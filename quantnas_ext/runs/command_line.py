@@ -20,9 +20,6 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     traceback (argparse ends with 2 as well), and likewise where a disk takes no more; 1 for a ``FloatingPointError``,
     which says that the numbers of a run diverged, in the same way; 130 when the user interrupts. Any other exception is
     a fault of the program and keeps its traceback.
-
-    Args:
-        main: takes the arguments after the program's name.
     """
     # matplotlib tells of its cache of fonts, and of the temporary one that it makes where the home cannot be written.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

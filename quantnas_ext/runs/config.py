@@ -225,11 +225,7 @@ def _at_its_place(config: Config, path: Path) -> Config:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Write the whole configuration as YAML, checked, and complete or not at all.
-
-    Args:
-        config: what to write.
-        path: a file in an existing folder; it is replaced if it exists.
+    """Write the whole configuration as YAML, checked, and complete or not at all, over an earlier file.
 
     Raises:
         InputError: a value that ``load_config`` would not take either.
@@ -242,12 +238,7 @@ def save_config(config: Config, path: str | Path) -> None:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Give a recipe the two arguments that go to ``load_config``: ``arguments.config`` and ``arguments.overrides``.
-
-    Args:
-        parser: the recipe's parser.
-        default: the configuration to take where the user names none.
-    """
+    """Give a recipe the two arguments that go to ``load_config``: ``arguments.config`` and ``arguments.overrides``."""
     names = ", ".join(shipped_configs())
     instead = f" (default: {default})" if default else ""
     configuration = f"a YAML file, or one of: {names}{instead}"

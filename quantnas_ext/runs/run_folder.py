@@ -18,10 +18,7 @@ from quantnas_ext.runs.library_messages import keep_messages
 
 
 class Folder:
-    """A folder that one process at a time fills, and that no second run is mixed into.
-
-    Args:
-        path: it may be missing.
+    """A folder, perhaps still missing, that one process at a time fills, and that no second run is mixed into.
 
     Attributes:
         path: the folder.

@@ -25,11 +25,8 @@ def profile_fits(profile: bytes | None, mode: str) -> bool:
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """The colours of an image in sRGB, by relative colorimetric intent with black point compensation (LittleCMS).
 
-    Without a profile, or with one that is damaged or made for other pixels, colours are taken as sRGB.
-
-    Args:
-        image: of mode ``L``, ``RGB``, ``CMYK`` or ``LAB``.
-        profile: its profile as the file has it.
+    Without a profile, or with one that is damaged or made for other pixels, colours are taken as sRGB. The image is
+    of mode ``L``, ``RGB``, ``CMYK`` or ``LAB``.
 
     Returns:
         An image of mode ``RGB``, or ``L`` where a grey one needs no conversion.

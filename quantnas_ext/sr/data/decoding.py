@@ -32,14 +32,9 @@ _process = os.getpid()
 
 
 def begin_decoding(paths: Sequence[Path], pixels: int, name: str) -> None:
-    """Decode images that this process has not decoded yet: at once, or in the background where they are many.
+    """Decode images that this process has not decoded yet: at once, or in the background where they have many pixels.
 
-    Where several processes share a run the first on each machine does it for all.
-
-    Args:
-        paths: the images.
-        pixels: how many pixels they have together.
-        name: what the progress bar calls them.
+    Where several processes share a run the first on each machine does it for all. The progress bar shows the name.
 
     Raises:
         InputError: one of a small set cannot be decoded; it is named. For large sets ``finish_decoding`` raises it.

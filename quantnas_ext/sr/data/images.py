@@ -90,11 +90,7 @@ def list_images(folder: str | Path, *, nested: bool = False) -> list[Path]:
 
 
 def image_headers(paths: Sequence[Path], source: object) -> list[ImageHeader]:
-    """The headers of images that are going to be read; what reading will change is said, in one line for all.
-
-    Args:
-        paths: the images.
-        source: what they are called together, such as their folder.
+    """The headers of images that are going to be read; one line for their ``source`` says what reading will change.
 
     Raises:
         InputError: one is missing or is not an image.

@@ -54,9 +54,6 @@ def candidate_overlaps(paths: Sequence[Path]) -> Iterator[Overlap]:
     Every image is read once. A window is told by a hash of its pixels; windows of one colour are passed over. Images
     that were compressed, resized or turned after they were cut are not recognised.
 
-    Args:
-        paths: the images.
-
     Raises:
         InputError: one cannot be read.
     """

@@ -93,8 +93,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     def part(self, images: Sequence[int] | Regions) -> PatchDataset:
         """A dataset of some of the image pairs (indices as in ``images``), with an epoch of its own.
 
-        Args:
-            images: which; as a mapping, with the region of each (as in ``regions``) instead of that it has here.
+        A mapping gives the region of each (as in ``regions``) instead of that it has here.
         """
         part = copy.copy(self)
         part.images = list(images)

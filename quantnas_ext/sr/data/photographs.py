@@ -25,14 +25,8 @@ def with_photographs(data: DataConfig, scale: int) -> DataConfig:
     """Where the configuration asks for these photographs, prepare them and enter them as its images.
 
     ``data.photographs`` then holds the dataset folders ``trainxS`` (sub-images) and ``testxS`` (whole held-out images)
-    of scale S. Parts that are there already are left as they are.
-
-    Args:
-        data: as the user has it.
-        scale: 2, 3 or 4.
-
-    Returns:
-        The same with ``train`` and ``test`` filled in where they were empty.
+    of scale S (2, 3 or 4), and ``train`` and ``test`` name them where they were empty. Parts that are there already are
+    left as they are.
     """
     if data.photographs is None:
         return data

@@ -96,15 +96,13 @@ def evaluate_folder(
     name: str | None = None,
     nested: bool = False,
 ) -> FolderScores:
-    """Score a network on every image of a folder, whole images one by one.
+    """Score a network, in evaluation mode for the time being, on every image of a folder, whole images one by one.
 
     Args:
-        network: as in ``upscaling.upscale``; it is put in evaluation mode for the time being.
-        folder: a dataset folder or a folder of high-resolution images (``EvaluationPairs``).
-        scale: the network's scale.
+        network: as in ``upscaling.upscale``, of the same scale.
+        folder: a dataset folder or a folder of high-resolution images (``EvaluationPairs``), perhaps with nested ones.
         lpips: scores perceptual distance too.
         name: what the progress bar shows; the folder's name if None.
-        nested: whether images in subfolders belong to the folder.
 
     Raises:
         InputError: as ``EvaluationPairs``.

@@ -23,9 +23,6 @@ from quantnas_ext.sr.data.images import image_to_tensor
 class Lpips:
     """LPIPS with AlexNet on 8-bit images; 0 for equal images, larger is worse.
 
-    Args:
-        network: ``lpips.LPIPS`` in evaluation mode.
-
     Attributes:
         SMALLEST: pixels that each side of an image needs to reach AlexNet's last layers.
     """
@@ -50,10 +47,7 @@ def load_lpips(seconds: float = 60.0) -> Lpips | None:
     """LPIPS, or None with one message on standard error that says what is missing and where to put it.
 
     The linear layers ship with the ``lpips`` package. The backbone's weights (233 MB) are taken from ``backbone_file``;
-    if they are not there they are downloaded, visibly and for a short time at most.
-
-    Args:
-        seconds: how long the download may take.
+    if they are not there they are downloaded, visibly and for some ``seconds`` at most.
     """
     file = backbone_file()
     try:

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def scores_table(scores: Mapping[str, Mapping[str, FolderScores]]) -> str:
-    """A text table of mean figures, a line for each data set and method.
-
-    Args:
-        scores: data set to method to its scores.
-    """
+    """A text table of mean figures, a line for each data set and each method in it."""
     rows = [
         {"data": data, "method": method, **found.mean}
         for data, methods in scores.items()

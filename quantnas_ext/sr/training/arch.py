@@ -61,11 +61,7 @@ def _in_precision(file: str, precision: int | str | None) -> Architecture:
 
 
 def trained_network(architecture: str, weights: str) -> tuple[Any, list[str]]:
-    """The network of an architecture file with its own weights, to be used as it is.
-
-    Args:
-        architecture: path of an architecture file.
-        weights: path of a safetensors file, or a ``net_g_*.pth`` of BasicSR.
+    """The network of an architecture file with its own weights (safetensors, or a ``net_g_*.pth`` of BasicSR).
 
     Returns:
         The network in evaluation mode, as ``QuantNASNetwork``, and what the user should know of the weights, in lines.

@@ -157,12 +157,7 @@ def read_options(arguments: argparse.Namespace, root: str, is_train: bool = True
     """What ``basicsr.utils.options.parse_options`` does, without its ``exec``, ``eval`` and unsafe YAML.
 
     Options are read, overridden and checked, processes are joined (``--launcher``), random numbers are seeded, and the
-    paths below ``root`` are filled in.
-
-    Args:
-        arguments: from ``parse_arguments``.
-        root: folder of ``experiments/`` and ``tb_logger/``.
-        is_train: whether this is a training; kept for BasicSR's signature.
+    paths of ``experiments/`` and ``tb_logger/`` below ``root`` are filled in.
 
     Raises:
         InputError: the file is missing, is not YAML or lacks an option, an option is of another kind than it can be, or

@@ -61,9 +61,6 @@ def rehearse(options: dict[str, Any]) -> None:
 
     Random numbers are seeded anew afterwards, so that a training is the same however much was checked.
 
-    Args:
-        options: from ``options.read_options``; not changed.
-
     Raises:
         InputError: a name or an option is unknown, a file is missing, or BasicSR cannot build something from its
             options.

@@ -15,8 +15,7 @@ from quantnas_ext.sr.training.basicsr_datasets import PairedFoldersDataset, Whol
 def note_seen_images(options: dict[str, Any]) -> None:
     """Print a line for every data set of a training's validation that shares photographs with its training images.
 
-    Args:
-        options: BasicSR's, read and checked; data sets of other kinds than this package's are passed over.
+    Data sets of other kinds than this package's are passed over; the options have been checked.
     """
     datasets = options["datasets"].values()
     trained = [PairedFoldersDataset(of) for of in datasets if of["type"] == PairedFoldersDataset.__name__]

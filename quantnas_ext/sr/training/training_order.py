@@ -57,8 +57,7 @@ class SeededSampler(EnlargedSampler):
 def ordered_by_seed(options: Mapping[str, Any]) -> Iterator[None]:
     """A scope in which BasicSR's pipeline takes ``SeededSampler`` for its ``EnlargedSampler``.
 
-    Args:
-        options: filled with the training's options by the time the pipeline makes its sampler.
+    The options are filled in by the time the pipeline makes its sampler.
     """
     state: dict[str, Any] = {}
     sampler, load_resume_state = basicsr_train.EnlargedSampler, basicsr_train.load_resume_state

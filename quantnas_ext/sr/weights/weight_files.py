@@ -47,14 +47,9 @@ class WeightFile:
 
 
 def save_weights(weights: Mapping[str, Tensor], path: str | Path, identity: WeightIdentity | None = None) -> None:
-    """Write a state dict as safetensors; the file appears complete or not at all.
+    """Write a state dict as safetensors, with the identity that loading compares; complete or not at all.
 
     What activation quantizers remember of batches is left out (``without_observation``).
-
-    Args:
-        weights: the state dict.
-        path: file to write.
-        identity: what they belong to (``WeightIdentity.of(architecture, state)``), which loading then compares.
     """
     path = Path(path)
     # Copies: safetensors refuses tensors that share memory or are laid out channels last.
@@ -106,10 +101,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
 def trained_state(iteration: int | str, total: int, full_precision: int) -> tuple[str, bool]:
     """What a final training has done to a network, and whether its quantization has not begun.
 
-    Args:
-        iteration: of the training; ``"latest"`` stands for its end.
-        total: iterations of the whole training.
-        full_precision: how many of them run without quantization.
+    ``iteration`` may be ``"latest"``, the end; ``full_precision`` of the ``total`` iterations are without quantization.
     """
     done = iteration if isinstance(iteration, int) else total
     if done <= full_precision:
