@@ -166,11 +166,7 @@ class Architecture:
 
 
 def filed_costs(space: str) -> list[Cost]:
-    """What an architecture file of a space holds: BitOps for its ``COST_INPUTS``, and bytes; none without such inputs.
-
-    Args:
-        space: name of the space.
-    """
+    """The costs in a space's architecture files: BitOps for its ``COST_INPUTS`` and bytes; without inputs none."""
     from quantnas_ext.costs.cost import BitOps, ParameterBytes
     from quantnas_ext.spaces import SPACES
 

@@ -28,16 +28,8 @@ HAIRLINE = "#c9d0d8"
 FORMATS = (".png", ".pdf", ".svg")
 
 _OPERATION_COLOURS = (
-    "#3b6fb6",
-    "#d1605e",
-    "#4f9d69",
-    "#8b62a8",
-    "#d99a2b",
-    "#3aa6a6",
-    "#a3743c",
-    "#d57aa9",
-    "#7f8c3a",
-    "#5b6770",
+    *("#3b6fb6", "#d1605e", "#4f9d69", "#8b62a8", "#d99a2b"),
+    *("#3aa6a6", "#a3743c", "#d57aa9", "#7f8c3a", "#5b6770"),
 )
 _PRECISION_COLOURS = LinearSegmentedColormap.from_list(
     "precision", ["#fbe9a6", "#bfe3b4", "#8fc7dc", "#9fb0e3", "#c3b5dd"]

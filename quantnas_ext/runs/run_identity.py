@@ -18,16 +18,8 @@ from quantnas_ext.runs.config import Config, load_config, save_config
 from quantnas_ext.runs.run_folder import Folder, RunFolder, TrainingFolder
 
 _HARMLESS_TO_A_TRAINING = (
-    "run",
-    "space.",
-    "data.patch",
-    "data.batch_size",
-    "data.validation_share",
-    "data.test",
-    "data.workers",
-    "search.",
-    "train.validate_every",
-    "train.checkpoint_every",
+    *("run", "space.", "data.patch", "data.batch_size", "data.validation_share", "data.test", "data.workers"),
+    *("search.", "train.validate_every", "train.checkpoint_every"),
 )
 """What a training does not depend on; its architecture is a file of its own."""
 

@@ -13,12 +13,7 @@ _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 
 
 def profile_fits(profile: bytes | None, mode: str) -> bool:
-    """Whether the colours of an image can be converted by its profile; True where it has none.
-
-    Args:
-        profile: the profile as the file has it.
-        mode: Pillow's mode of the colours: ``L``, ``RGB``, ``CMYK`` or ``LAB``.
-    """
+    """Whether colours of a mode (``L``, ``RGB``, ``CMYK``, ``LAB``) can be converted by a profile; True without one."""
     return not profile or _conversion(profile, mode)[1]
 
 

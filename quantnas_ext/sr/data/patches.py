@@ -132,12 +132,8 @@ def split_dataset(dataset: PatchDataset, share: float, seed: int = 0) -> tuple[P
 
     Photographs stay whole, with all sub-images that were cut from them, where there are enough; otherwise they are cut
     in two regions with a gap between (``halves``). Which images are of one photograph is told by what preparation
-    recorded, by names such as ``0001_s002``, and by equal pixels (``mosaics``).
-
-    Args:
-        dataset: what is to be split.
-        share: share of the validation part, strictly between 0 and 1; either part gets at least one image.
-        seed: the same seed gives the same split.
+    recorded, by names such as ``0001_s002``, and by equal pixels (``mosaics``). Either part gets at least
+    one image, the second by the share (above 0, below 1), and the same seed gives the same split.
 
     Returns:
         The training part and the validation part; both need ``set_epoch``.

@@ -9,16 +9,8 @@ from typing import Any
 from quantnas_ext.errors import InputError, shown
 
 _NEEDED = (
-    "name",
-    "model_type",
-    "scale",
-    "num_gpu",
-    "datasets:train",
-    "network_g:type",
-    "path",
-    "train:total_iter",
-    "logger:print_freq",
-    "logger:save_checkpoint_freq",
+    *("name", "model_type", "scale", "num_gpu", "datasets:train", "network_g:type", "path"),
+    *("train:total_iter", "logger:print_freq", "logger:save_checkpoint_freq"),
 )
 
 _LEAST = {

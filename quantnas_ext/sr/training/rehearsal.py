@@ -38,14 +38,8 @@ _REGISTERED = (arch.QuantNASNetwork, basicsr_datasets.PairedFoldersDataset, mode
 """Importing their modules entered them in BasicSR's registries."""
 
 _TRAIN_OPTIONS = (
-    "total_iter",
-    "warmup_iter",
-    "full_precision_iter",
-    "ema_decay",
-    "optim_g",
-    "scheduler",
-    "pixel_opt",
-    "perceptual_opt",
+    *("total_iter", "warmup_iter", "full_precision_iter", "ema_decay"),
+    *("optim_g", "scheduler", "pixel_opt", "perceptual_opt"),
 )
 """Options under ``train`` that ``QuantNASModel`` and the training loop read."""
 
