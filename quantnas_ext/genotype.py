@@ -133,15 +133,15 @@ def parse_genotype(text: str) -> dict[str, Section]:
 def _read(path: Path) -> str:
     """The text of a file."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise InputError(f"it is larger than the {_LARGEST_FILE} bytes that a genotype can have")
-        return path.read_text(encoding="utf-8")
+        large = path.stat().st_size > _LARGEST_FILE
+        text = "" if large else path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"it cannot be read ({error.strerror}); name a file such as best_arch.gen") from error
-    except ValueError as error:  # no text, or a name that no file can have; an InputError says more itself
-        if isinstance(error, InputError):
-            raise
+    except ValueError as error:  # no text, or a name that no file can have
         raise InputError("it is not a text file; name a file such as best_arch.gen") from error
+    if large:
+        raise InputError(f"it is larger than the {_LARGEST_FILE} bytes that a genotype can have")
+    return text
 
 
 def _check_form(text: str) -> None:

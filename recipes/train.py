@@ -50,21 +50,19 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> None:
     """Train the network of an architecture file, from the weights in another file where one is given."""
-    from quantnas_ext.architecture import Architecture  # with all that loads torch, after what needs none
-    from quantnas_ext.spaces import check_input_side, scale_of, smallest_side
+    from quantnas_ext.spaces import check_input_side, scale_of, smallest_side  # loads torch, as all that follows
     from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
     from quantnas_ext.sr.data.decoding import finish_decoding
     from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
     from quantnas_ext.sr.data.photographs import with_photographs
     from quantnas_ext.sr.training import final_training
+    from quantnas_ext.sr.training.arch import architecture_in
     from quantnas_ext.sr.training.basicsr_options import final_training_options, write_options
     from quantnas_ext.sr.weights.weight_files import save_weights
     from quantnas_ext.sr.weights.weight_identity import WeightIdentity
     from quantnas_ext.sr.weights.weight_loading import load_weights
 
-    found = Architecture.load(file)
-    precision = config.train.precision
-    trained = found if precision is None else found.with_precision(precision)
+    trained = architecture_in(file, config.train.precision)
     if start is None and config.train.from_supernet:
         start = str(RunFolder(Path(file).parent).weights)
     network: Any = trained.build()

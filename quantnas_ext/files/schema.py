@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import operator
 import re
 import sys
 import types
@@ -42,26 +43,13 @@ class Written:
     text: str
 
 
-@dataclass(frozen=True)
-class _Range:
-    """The values that a number may take; None stands for no limit on that side."""
-
-    least: float | None
-    most: float | None
-    above: float | None
-    below: float | None
-
-    def __contains__(self, value: float) -> bool:
-        return (
-            (self.least is None or value >= self.least)
-            and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-
-    def __str__(self) -> str:
-        limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+_LIMITS = {
+    "least": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "most": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
+"""Of a number: how each is put in words, and how it is kept."""
 
 
 def number(
@@ -78,7 +66,9 @@ def number(
     ``least`` and ``most`` are themselves allowed, ``above`` and ``below`` are not; ``decides`` says whether the result
     of a run depends on it.
     """
-    return dataclasses.field(default=default, metadata={"range": _Range(least, most, above, below), "decides": decides})
+    limits = {"least": least, "above": above, "most": most, "below": below}
+    given = {kind: limit for kind, limit in limits.items() if limit is not None}
+    return dataclasses.field(default=default, metadata={"range": given, "decides": decides})
 
 
 def read_yaml_file(path: Path, *, written: bool = False) -> Any:
@@ -204,9 +194,10 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
             arguments[name] = value
             continue
         arguments[name] = checked = _convert(value, hints[name], prefix + name)
-        limits = metadata[name].get("range")
-        if limits is not None and checked is not None and checked not in limits:
-            raise InputError(f"'{prefix}{name}' must be {limits}, not {shown(checked)}")
+        limits = metadata[name].get("range", {})
+        if checked is not None and not all(_LIMITS[kind][1](checked, limit) for kind, limit in limits.items()):
+            right = " and ".join(f"{_LIMITS[kind][0]} {limit}" for kind, limit in limits.items())
+            raise InputError(f"'{prefix}{name}' must be {right}, not {shown(checked)}")
     try:
         return schema(**arguments)
     except InputError as error:  # of a schema that checks itself, naming the field

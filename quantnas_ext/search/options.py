@@ -36,7 +36,7 @@ class Options:
 def _checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
     """The plain value of an option of a type; names that are ``open`` are checked where they have their meaning."""
     origin, kinds = typing.get_origin(hint), typing.get_args(hint) or (hint,)
-    limits = metadata.get("range")
+    limits = metadata.get("range", {})
     if origin is Literal:
         return value if metadata.get("open") else name_among(f"{name}:", value, kinds)
     if value is None and type(None) in kinds:
@@ -45,10 +45,10 @@ def _checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> A
         return _positive(name, value, len(kinds))
     if bool in kinds:
         return flag(name, value)
-    if int in kinds and limits is not None:
-        return whole_number(name, value, least=limits.least, most=limits.most)
+    if int in kinds and limits:
+        return whole_number(name, value, least=limits["least"], most=limits.get("most"))
     if float in kinds:
-        return real_number(name, value, above=limits and limits.above, least=limits and limits.least)
+        return real_number(name, value, above=limits.get("above"), least=limits.get("least"))
     return value
 
 

@@ -51,9 +51,8 @@ def split_photographs(
         InputError: there is one photograph alone, and it cannot be cut.
     """
     shuffler = random.Random(seed)
+    photographs = [photograph for photograph in photographs if not regions.keys().isdisjoint(photograph.images)]
     whole = [[index for index in photograph.images if index in regions] for photograph in photographs]
-    photographs = [photograph for photograph, images in zip(photographs, whole, strict=True) if images]
-    whole = [images for images in whole if images]
     if len(whole) >= _FEWEST:
         parts = _deal(whole, share, shuffler)
         got = len(parts[1]) / len(regions)
@@ -104,7 +103,7 @@ def split_photographs(
 def _deal(
     groups: Sequence[Sequence[int]], share: float, shuffler: random.Random, first: int = 0, second: int = 0
 ) -> tuple[list[int], list[int]]:
-    """Groups of images that stay together, dealt out to two parts that have `first` and `second` images before.
+    """Groups of images that stay together, dealt out to two parts that have ``first`` and ``second`` images before.
 
     Returns what is added to either part, nearest to the share among the orders that were tried. Neither part stays
     empty if that can be.
@@ -143,7 +142,7 @@ def _cut(
 ) -> tuple[dict[int, Box], dict[int, Box]] | None:
     """Cut a mosaic in two, across its longer side if that can be; None if no cut leaves a patch on both sides.
 
-    The second part has the share of the length, and is the upper or left one if `second_first` says so.
+    The second part has the share of the length, and is the upper or left one if ``second_first`` says so.
     """
     gap, least = GAP * scale, patch * scale
     starts = [min(box[axis] for box in boxes.values()) for axis in (0, 1)]

@@ -149,14 +149,11 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether a file has more than 8 bits per channel, as far as Pillow tells before decoding."""
     if image.mode.startswith("I"):
         return True
-    arguments = [argument for tile in image.tile for argument in _as_tuple(tile[3])]
+    found = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in image.tile]
+    arguments = [argument for of_tile in found for argument in of_tile]
     if image.format == "PPM":
         return any(isinstance(argument, int) and argument > 255 for argument in arguments)
     return any(isinstance(argument, str) and ";16" in argument for argument in arguments)
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _orientation(image: ImageFile.ImageFile) -> Any:

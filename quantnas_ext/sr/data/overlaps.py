@@ -133,7 +133,4 @@ def _shared(image: np.ndarray, other: np.ndarray, down: int, right: int) -> np.n
     return image[top : max(top, down + other.shape[0]), left : max(left, right + other.shape[1])]
 
 
-@functools.lru_cache(maxsize=32)
-def _recent(path: Path) -> np.ndarray:
-    """An image that may have been compared just before."""
-    return read_image(path)
+_recent = functools.lru_cache(maxsize=32)(read_image)  # images that may have been compared just before

@@ -45,12 +45,7 @@ class PairedImages(Dataset[dict[str, Any]]):
         return self.sample(index)
 
     def sample(self, index: int, region: Box | None = None) -> dict[str, Any]:
-        """Item ``index``, cropped from a region of the image.
-
-        Args:
-            index: which pair.
-            region: in low-resolution pixels, at least as large as the patch; None for the whole image.
-        """
+        """Item ``index``, from a region in low-resolution pixels, as large as the patch at least; None for all."""
         finish_decoding()
         paths = self.paths[index]
         high, low = read_image(paths["gt_path"]), read_image(paths["lq_path"])

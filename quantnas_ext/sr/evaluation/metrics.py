@@ -52,10 +52,7 @@ def psnr_rgb(outputs: Tensor, targets: Tensor) -> Tensor:
 def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
     """Structural similarity of Y (Wang et al. 2004, Gaussian window of 11 pixels, sigma 1.5), at most 1.
 
-    Args:
-        image: ``uint8 [h, w, 3]`` RGB, at least 11 pixels a side without the border.
-        reference: the same shape.
-        border: pixels left out on every side.
+    Args as ``psnr_y``; without the border the images have at least 11 pixels a side.
     """
     return float(calculate_ssim(_bgr(image), _bgr(reference), border, test_y_channel=True))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import WriteError, atomic_file, check_writable
+from quantnas_ext.files.atomic import atomic_file, check_writable, writing
 from quantnas_ext.files.json_values import json_values
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.reporting.table import LPIPS, PSNR, SSIM, format_table
@@ -35,18 +35,15 @@ def check_new_file(path: str | Path) -> None:
         InputError: the file exists already, its folder does not, or nothing can be written there.
     """
     path = Path(path)
-    try:
+    with writing(path):
         if path.exists():
             raise InputError(f"'{path}' already exists; name another file or delete this one first")
         if not path.parent.is_dir():
-            folder = path.parent
-            where = seen_from(folder)
             raise InputError(
-                f"'{path}' cannot be written: folder '{folder}' does not exist{where}; make it or name another"
+                f"'{path}' cannot be written: folder '{path.parent}' does not exist{seen_from(path.parent)}; make it "
+                "or name another"
             )
         check_writable(path.parent)
-    except (OSError, WriteError) as error:
-        raise WriteError(path, error) from error
 
 
 def write_json(result: Mapping[str, Any], path: str | Path) -> None:

@@ -48,12 +48,11 @@ class _Place:
 
     def times(self, factor: int) -> _Place:
         """The same place at another resolution."""
-
-        def both(pair: tuple[slice, slice]) -> tuple[slice, slice]:
-            rows, columns = (slice(factor * part.start, factor * part.stop) for part in pair)
-            return rows, columns
-
-        return _Place((factor * self.image[0], factor * self.image[1]), both(self.tile), both(self.core))
+        top, left, core_top, core_left = (
+            slice(factor * part.start, factor * part.stop) for part in (*self.tile, *self.core)
+        )
+        height, width = self.image
+        return _Place((factor * height, factor * width), (top, left), (core_top, core_left))
 
 
 class _Gathering(Exception):

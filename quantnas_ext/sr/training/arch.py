@@ -16,6 +16,12 @@ compat.prepare_basicsr()
 from basicsr.utils.registry import ARCH_REGISTRY  # noqa: E402
 
 
+def architecture_in(file: str, precision: int | str | None) -> Architecture:
+    """The architecture in a file, with every searched layer at a precision; None keeps what was found."""
+    found = Architecture.load(file)
+    return found if precision is None else found.with_precision(precision)
+
+
 @ARCH_REGISTRY.register()
 def QuantNASNetwork(  # noqa: N802 (BasicSR's options name networks like classes)
     architecture: str, precision: int | str | None = None, weights: str | None = None
@@ -36,7 +42,7 @@ def QuantNASNetwork(  # noqa: N802 (BasicSR's options name networks like classes
     Raises:
         InputError: a file is missing, damaged or foreign, or the precision is not possible.
     """
-    found = _in_precision(architecture, precision)
+    found = architecture_in(architecture, precision)
     network = found.build()
     if weights is not None:
         for line in load_weights(network, weights, found, other_precisions="full" if precision is None else "any"):
@@ -52,12 +58,7 @@ def architecture_of(options: Mapping[str, Any]) -> Architecture | None:
     """
     if options.get("type") != QuantNASNetwork.__name__:
         return None
-    return _in_precision(options["architecture"], options.get("precision"))
-
-
-def _in_precision(file: str, precision: int | str | None) -> Architecture:
-    found = Architecture.load(file)
-    return found if precision is None else found.with_precision(precision)
+    return architecture_in(options["architecture"], options.get("precision"))
 
 
 def trained_network(architecture: str, weights: str) -> tuple[Any, list[str]]:

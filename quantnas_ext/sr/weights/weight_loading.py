@@ -55,10 +55,7 @@ def load_weights(
         InputError: the file is missing or damaged, or belongs to another network or to precisions that are not wanted;
             the network is then as it was.
     """
-    file = read_weight_file(path)
-    own, layers = WeightIdentity.of(architecture), layer_names(network)
-    _check_network(file, own, without_observation(network.state_dict()), layers)
-    identity = _identity(file, own, layers)
+    file, own, layers, identity = _compared(path, architecture, network)
     lines = []
     if file.identity is None:
         lines.append(
@@ -97,10 +94,7 @@ def check_weights(path: str | Path, architecture: Architecture) -> None:
     Raises:
         InputError: the file is missing or damaged, or belongs to another network or to other precisions.
     """
-    file, own, network = read_weight_file(path), WeightIdentity.of(architecture), architecture.build()
-    layers = layer_names(network)
-    _check_network(file, own, without_observation(network.state_dict()), layers)
-    identity = _identity(file, own, layers)
+    file, own, _, identity = _compared(path, architecture, architecture.build())
     difference = identity.precision_difference(own)
     if difference is not None and not (identity.full_precision and _unstarted(file)):
         raise InputError(
@@ -131,10 +125,12 @@ def _of_quantizer(key: str, layers: Mapping[str, Any]) -> bool:
     return any(f".{kind}." in key and key.partition(f".{kind}.")[0] in layers for kind in _QUANTIZERS)
 
 
-def _check_network(
-    file: WeightFile, own: WeightIdentity, expected: Mapping[str, Tensor], layers: Mapping[str, Any]
-) -> None:
-    """Refuse weights whose network differs in more than precisions."""
+def _compared(
+    path: str | Path, architecture: Architecture, network: nn.Module
+) -> tuple[WeightFile, WeightIdentity, dict[str, Any], WeightIdentity]:
+    """Weights that differ from a network in precisions at most; its identity and quantized layers; their identity."""
+    file, own, layers = read_weight_file(path), WeightIdentity.of(architecture), layer_names(network)
+    expected = without_observation(network.state_dict())
     other = f"weights '{file.path}' belong to another network"
     if file.identity is not None and (difference := file.identity.network_difference(own)):
         raise InputError(f"{other}: {difference}; name the weights of this architecture")
@@ -145,21 +141,20 @@ def _check_network(
         raise InputError(f"{other}: they {has} '{strange}'; name the weights of this architecture")
     others = file.identity is not None and file.identity.precision_difference(own) is not None
     kept = [key for key in expected if not (others and _of_quantizer(key, layers))]  # other quantizers start anew
-    for key in kept:  # a quantizer is there with all of its entries or not at all
-        siblings = key.rpartition(".")[0] + "."
-        if key not in file.weights and any(entry.startswith(siblings) for entry in file.weights):
-            raise InputError(f"{other}: they lack '{key}'; name the weights of this architecture")
     for key in kept:
         value, right = file.weights.get(key), expected[key]
-        if value is None or value.numel() == right.numel() == 1:
+        if value is None:  # a quantizer is there with all of its entries or not at all
+            siblings = key.rpartition(".")[0] + "."
+            if any(entry.startswith(siblings) for entry in file.weights):
+                raise InputError(f"{other}: they lack '{key}'; name the weights of this architecture")
+        elif value.numel() == right.numel() == 1:
             continue
-        if value.shape != right.shape:
-            raise InputError(
-                f"{other}: '{key}' has shape {list(value.shape)} and not {list(right.shape)}; "
-                "name the weights of this architecture"
-            )
-        if value.is_floating_point() != right.is_floating_point():
+        elif value.shape != right.shape:
+            shapes = f"{list(value.shape)} and not {list(right.shape)}"
+            raise InputError(f"{other}: '{key}' has shape {shapes}; name the weights of this architecture")
+        elif value.is_floating_point() != right.is_floating_point():
             raise InputError(f"{other}: '{key}' holds {value.dtype} and not {right.dtype}; name others")
+    return file, own, layers, _identity(file, own, layers)
 
 
 def _implied_precisions(
