@@ -1,4 +1,6 @@
 from .architecture import Architecture
+from .conversion.conversion import quantize
+from .conversion.quantized_space import QuantizedSpace
 from .costs.cost import BitOps, ParameterBytes
 from .costs.goals import Budget, Penalty
 from .costs.latency.table import LatencyTable
@@ -11,6 +13,7 @@ from .quantization.precision import Precision
 from .search.loop.evaluator import AccelerateEvaluator
 from .search.strategy import QuantNAS
 from .spaces.sr_basic import SRBasicSpace
+from .spaces.timm_models import from_timm
 
 __all__ = [
     "AccelerateEvaluator",
@@ -29,6 +32,9 @@ __all__ = [
     "QuantConv2d",
     "QuantLinear",
     "QuantNAS",
+    "QuantizedSpace",
     "SRBasicSpace",
     "SharedInput",
+    "from_timm",
+    "quantize",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import ParametrizedModule
 from torch import nn
@@ -15,12 +16,22 @@ class _SearchedPrecision:
     """What the layers below share. NNI builds frozen layers from ``trace_kwargs``, so these hold what is changed."""
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The concrete layer: of this one's device, dtype and mode, and unless a choice changed it of its state."""
+        """The concrete layer: of this one's device, dtype and mode, with its weights unless it searches their shape.
+
+        NNI makes a new layer with new weights. With nothing to choose, the steps are this layer's, too; where the
+        precision is chosen they start anew.
+        """
         layer: Any = self
-        concrete: nn.Module = super().freeze(sample)  # type: ignore[misc]
+        concrete: Any = super().freeze(sample)  # type: ignore[misc]
         concrete.to(layer.weight).train(layer.training)
-        if not any(isinstance(value, Mutable) for value in layer.trace_kwargs.values()):
+        searched = {name for name, value in layer.trace_kwargs.items() if isinstance(value, Mutable)}
+        if not searched:
             concrete.load_state_dict(layer.state_dict())
+        elif searched == {"bits"}:
+            with torch.no_grad():
+                for name, parameter in layer.named_parameters(recurse=False):
+                    getattr(concrete, name).copy_(parameter)
+            concrete.reset_steps()
         return concrete
 
     def offered_precisions(self) -> list[Precision]:
@@ -53,8 +64,8 @@ class MutableQuantConv2d(  # type: ignore[misc]
 ):
     """``QuantConv2d`` that takes ``bits=nni.choice(label, [4, 8])``.
 
-    Frozen with a sample, or built inside ``model_context``, it becomes a ``QuantConv2d`` of the chosen precision. One
-    that has nothing to choose keeps its weights and steps when it is frozen.
+    Frozen with a sample, or built inside ``model_context``, it becomes a ``QuantConv2d`` of the chosen precision, frozen
+    with its weights.
     """
 
 

@@ -11,8 +11,9 @@ from nni.nas.nn.pytorch import ModelSpace
 from quantnas_ext.errors import InputError, shown, unknown_name
 from quantnas_ext.spaces.sr_basic import SRBasicSpace
 from quantnas_ext.spaces.sr_rfdn import SRRFDNSpace
+from quantnas_ext.spaces.timm_models import TimmSpace
 
-SPACES: dict[str, type[ModelSpace]] = {"sr_basic": SRBasicSpace, "sr_rfdn": SRRFDNSpace}
+SPACES: dict[str, type[ModelSpace]] = {"sr_basic": SRBasicSpace, "sr_rfdn": SRRFDNSpace, "timm": TimmSpace}
 
 _Space = TypeVar("_Space", bound=type[ModelSpace])
 

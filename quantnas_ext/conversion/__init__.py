@@ -1,0 +1,5 @@
+"""Any network as a model space: convolutions and linear layers get a precision that is searched."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

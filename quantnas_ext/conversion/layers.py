@@ -1,0 +1,76 @@
+"""Which layers can have a precision, and the layer that one becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nni.mutable import Mutable
+from nni.nas.nn.pytorch import ParametrizedModule
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear
+from quantnas_ext.quantization.layers import QuantConv2d, QuantLinear
+
+
+def why_not(layer: nn.Module) -> str | None:
+    """Why a layer that multiplies cannot have a precision; None where it can."""
+    if isinstance(layer, ParametrizedModule):
+        searched = [name for name, value in layer.trace_kwargs.items() if isinstance(value, Mutable)]
+        if searched:
+            return f"its {' and '.join(searched)} {'is' if len(searched) == 1 else 'are'} searched"
+    kind: type[Any] = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+    if not isinstance(layer, kind):
+        return f"there is no quantized {type(layer).__name__}"
+    if type(layer).forward is not kind.forward or (
+        kind is nn.Conv2d and type(layer)._conv_forward is not nn.Conv2d._conv_forward  # type: ignore[attr-defined]
+    ):
+        return f"{type(layer).__name__} computes in a way of its own"
+    if is_parametrized(layer) or "weight" not in layer._parameters:
+        return "its weight is made from other parameters, as weight norm does"
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return "it has hooks"
+    return None
+
+
+def with_precision(layer: nn.Module, bits: Any, *, signed: bool) -> nn.Module:
+    """The layer with a precision: the same parameter objects, arguments, device and mode.
+
+    Args:
+        layer: an ``nn.Conv2d`` or ``nn.Linear`` for which ``why_not`` is None.
+        bits: an NNI choice, or a precision that is fixed.
+        signed: whether inputs can be negative.
+
+    Returns:
+        A mutable layer; in ``model_context`` the quantized layer of the context's sample.
+    """
+    made: QuantConv2d | QuantLinear
+    with torch.random.fork_rng(devices=[]):  # it starts at random before it takes the parameters over
+        if isinstance(layer, nn.Conv2d):
+            made = MutableQuantConv2d(
+                in_channels=layer.in_channels,
+                out_channels=layer.out_channels,
+                kernel_size=layer.kernel_size,
+                stride=layer.stride,
+                padding=layer.padding,
+                dilation=layer.dilation,
+                groups=layer.groups,
+                bias=layer.bias is not None,
+                padding_mode=layer.padding_mode,
+                bits=bits,
+                signed=signed,
+            )
+        else:
+            assert isinstance(layer, nn.Linear)
+            made = MutableQuantLinear(
+                in_features=layer.in_features,
+                out_features=layer.out_features,
+                bias=layer.bias is not None,
+                bits=bits,
+                signed=signed,
+            )
+    made.to(layer.weight.device, layer.weight.dtype)
+    made.weight, made.bias = layer.weight, layer.bias
+    made.reset_steps()
+    return made.train(layer.training)
