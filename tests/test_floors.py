@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "quantnas_ext"
 FLOORS = """
-errors compat arguments notices files threads quantization nn distribution costs deriving supernet search conversion spaces runs
-architecture genotype reporting sr
+errors compat arguments notices files threads quantization nn distribution costs deriving supernet search conversion
+spaces runs architecture genotype reporting sr
 """.split()
 """Rooms and lone modules from the ground up, as docs/contributing.md draws them."""
 

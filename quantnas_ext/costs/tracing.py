@@ -68,8 +68,8 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
 
     Every candidate of every layer choice is run, so layers under all choices are seen; neither the model nor torch's
     random state is touched. The copy runs on the ``meta`` device, which computes shapes alone; a model that needs
-    values, say for a branch, runs on its own device. MACs are those of convolutions, transposed ones too, and linear
-    layers; torch's own counter runs along, so that nothing else that multiplies matrices goes unnoticed.
+    values, say for a branch, runs on its own device. Torch's own counter runs along: what multiplies besides
+    convolutions, transposed ones too, and linear layers, such as attention's matrices, counts at full precision.
 
     Args:
         model: space, supernet or network.
@@ -77,8 +77,9 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
 
     Raises:
         InputError: when the shape is none; when widths, kernel sizes or depths are searched, whose cost is not a sum
-            over candidates; when the model cannot run an input of this shape; when it multiplies matrices outside of
-            the layers that are counted; when one layer stands under different choices.
+            over candidates; when the model cannot run an input of this shape; when it has recurrent or bilinear layers,
+            which torch's counter does not know; when a layer whose precision is searched is never called; when one
+            layer stands under different choices.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _unfused():
@@ -143,6 +144,9 @@ def _as_they_are(layer: QuantizedLayer, x: Tensor) -> tuple[Tensor, Tensor, Tens
     return x, layer.weight, layer.bias
 
 
+_Run = tuple[nn.Module, frozenset[Context]]  # a module, and the choices under which it ran
+
+
 class _Trace:
     """What the modules of a copy of a model compute, and under which choices; it changes that copy.
 
@@ -153,8 +157,8 @@ class _Trace:
     def __init__(self, model: nn.Module) -> None:
         self.counter = ProductCounter()
         self._model = model
-        self._macs: dict[nn.Module, int] = {}
-        self._operations: dict[nn.Module, int] = {}  # of a module itself, without its children's
+        self._macs: dict[_Run, int] = {}
+        self._operations: dict[_Run, int] = {}  # of a module itself, not its children
         self._contexts: dict[nn.Module, set[frozenset[Context]]] = {}
         self._chosen: list[Context] = []
         self._open: list[list[int]] = []  # for every running module: count at its begin, and what its children counted
@@ -201,20 +205,20 @@ class _Trace:
         whole = self.counter.total - begin
         if self._open:
             self._open[-1][1] += whole
-        self._operations[module] = self._operations.get(module, 0) + whole - below
+        place = module, frozenset(self._chosen)
+        self._operations[place] = self._operations.get(place, 0) + whole - below
         if isinstance(module, LAYER_TYPES):
-            self._contexts.setdefault(module, set()).add(frozenset(self._chosen))
+            self._contexts.setdefault(module, set()).add(place[1])
             counted = (inputs[0] if inputs else keywords["input"]) if isinstance(module, TRANSPOSED) else output
             macs = counted.numel() * module.weight[0].numel() if isinstance(counted, Tensor) else 0
-            self._macs[module] = self._macs.get(module, 0) + macs
+            self._macs[place] = self._macs.get(place, 0) + macs
 
     def refuse_uncounted(self) -> None:
-        """Complain of modules that computed something else than what their layer types say."""
+        """Complain of modules whose products are not known."""
         wrong = [
-            f"{path!r} ({type(module).__name__})"
-            for module, path in self._paths.items()
-            if self._operations.get(module, 0) != 2 * self._macs.get(module, 0)
-            or (isinstance(module, FUSED) and module in self._operations)
+            f"{self._paths[module]!r} ({type(module).__name__})"
+            for (module, chosen), operations in self._operations.items()
+            if isinstance(module, FUSED) or operations < 2 * self._macs.get((module, chosen), 0)
         ]
         if wrong:
             raise InputError(
@@ -241,14 +245,25 @@ class _Trace:
                     "not that of one candidate; give every candidate layers of its own"
                 )
             if isinstance(module, LAYER_TYPES):
+                run = module, frozenset(context)
+                if run not in self._macs and searched_precision(module) is not None:
+                    raise InputError(
+                        f"layer {path!r} ({type(module).__name__}) is never called as a module, so its precision has "
+                        "no effect; call it, or give it no choice"
+                    )
                 seen.update(map(id, module.parameters(recurse=False)))
-                layers.append(_layer(module, path, context, self._macs.get(module, 0) // batch))
+                layers.append(_layer(module, path, context, self._macs.get(run, 0) // batch))
                 continue
             own: list[Tensor] = [p for p in module.parameters(recurse=False) if id(p) not in seen]
             seen.update(map(id, own))
             own += [b for name, b in module.named_buffers(recurse=False) if name in RUNNING_STATISTICS]
             numbers = sum(tensor.numel() for tensor in own)
             layers.append(TracedLayer(path, 0, 0, numbers, frozenset(context), {frozenset(): FULL_PRECISION}))
+        for (module, chosen), operations in self._operations.items():
+            others = operations - 2 * self._macs.get((module, chosen), 0)
+            if others:
+                path, macs = self._paths[module], others // 2 // batch
+                layers.append(TracedLayer(path, macs, 0, 0, chosen, {frozenset(): FULL_PRECISION}))
         return layers
 
     def _place(

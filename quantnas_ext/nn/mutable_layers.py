@@ -64,8 +64,8 @@ class MutableQuantConv2d(  # type: ignore[misc]
 ):
     """``QuantConv2d`` that takes ``bits=nni.choice(label, [4, 8])``.
 
-    Frozen with a sample, or built inside ``model_context``, it becomes a ``QuantConv2d`` of the chosen precision, frozen
-    with its weights.
+    Frozen with a sample, which keeps its weights, or built inside ``model_context``, it becomes a ``QuantConv2d`` of
+    the chosen precision.
     """
 
 
