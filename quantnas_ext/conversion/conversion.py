@@ -9,6 +9,7 @@ from typing import Any
 
 import nni
 from nni.mutable import frozen_context
+from nni.mutable.exception import SampleValidationError
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
 from nni.nas.space import current_model
 from torch import nn
@@ -39,8 +40,8 @@ def quantize(
 
     Each becomes a ``MutableQuantConv2d`` or ``MutableQuantLinear`` with the *same parameter objects*, whose bits are an
     NNI choice; at 32 bits it computes what it did. Call it on an NNI space once it is built, or in the ``__init__`` of
-    a space of your own on a network that it holds (then ``model_context`` works, too). ``QuantizedSpace`` makes a plain
-    network a space.
+    a space of your own (``model_context`` then works, too, unless blocks of the space are layer choices).
+    ``QuantizedSpace`` makes a plain network a space.
 
     What cannot be converted stays in full precision, and the report says why: layers whose forward pass is their own,
     whose weight is made from or shared with others, whose width or kernel size is searched, that stand in two places,
@@ -109,7 +110,13 @@ def quantize(
         made = {}
         for entry in converted:
             offered_bits = entry.bits[0] if entry.label is None else nni.choice(entry.label, list(entry.bits))
-            made[entry.path] = with_precision(layers[entry.path], offered_bits, signed=entry.signed)
+            try:
+                made[entry.path] = with_precision(layers[entry.path], offered_bits, signed=entry.signed)
+            except SampleValidationError as error:
+                raise InputError(
+                    f"the architecture in model_context has no precision {entry.label!r}; a space whose blocks are "
+                    "layer choices has other paths there: build and convert it outside, and call freeze(sample)"
+                ) from error
     for path, layer in made.items():
         parent, _, name = path.rpartition(".")
         model.get_submodule(parent)._modules[name] = layer

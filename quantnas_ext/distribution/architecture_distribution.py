@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from quantnas_ext.distribution.choices import Choice, ChoiceTree, Context
 from quantnas_ext.distribution.relaxation import Relaxation, Relaxed
+from quantnas_ext.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class ArchitectureDistribution(nn.Module):
         relaxation: how ``draw`` makes probabilities; the distribution itself by default.
 
     The logits start near zero (standard deviation 1e-3), as in DARTS (Liu et al., ICLR 2019).
+
+    Raises:
+        InputError: for a label that no parameter can have, such as one with a dot.
     """
 
     _present: Tensor
@@ -70,6 +74,12 @@ class ArchitectureDistribution(nn.Module):
         super().__init__()
         self.tree = tree
         self.relaxation = relaxation or Relaxation()
+        for choice in tree:
+            if "." in choice.label or not choice.label or hasattr(nn.ParameterDict, choice.label):
+                raise InputError(
+                    f"a choice cannot be labelled {choice.label!r}, as its logits are a parameter of that name; use "
+                    "another label, of letters, digits and underscores"
+                )
         # From pairs: given a plain dict, ParameterDict would sort the labels.
         self.logits = nn.ParameterDict([(c.label, nn.Parameter(1e-3 * torch.randn(len(c.values)))) for c in tree])
         self.rows = {choice.label: row for row, choice in enumerate(tree)}

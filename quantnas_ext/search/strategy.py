@@ -35,6 +35,7 @@ from quantnas_ext.supernet.merged_blocks import (
 from quantnas_ext.supernet.mixed_arguments import MixedArguments
 from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d, MixedQuantLinear
 from quantnas_ext.supernet.quantization_mode import SearchQuantization
+from quantnas_ext.supernet.searchable import note_unquantized, refuse_unsearchable
 
 
 class QuantNAS(DARTS):
@@ -234,6 +235,9 @@ class QuantNAS(DARTS):
 
     def _objective_of(self, space: ModelSpace) -> tuple[ArchitectureDistribution, SearchObjective]:
         """New logits of a space, and what a search of it minimises."""
+        refuse_unsearchable(space)
+        if self.options.quantization != "none":
+            note_unquantized(space)
         distribution = ArchitectureDistribution(ChoiceTree.of(space), self.relaxation)
         return distribution, SearchObjective(
             self.costs, self.options.entropy, space, distribution, self.options.regularizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,8 +113,9 @@ def _network(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Mo
 def _load(network: nn.Module, path: str) -> None:
     from timm.models import load_checkpoint
 
-    if not is_file(path):
-        raise InputError(f"file of weights '{path}' does not exist{seen_from(path)}")
+    file = Path(path)
+    if not is_file(file):
+        raise InputError(f"file of weights '{path}' does not exist{seen_from(file)}")
     try:
         load_checkpoint(network, str(path), weights_only=True)
     except Exception as error:  # of torch, safetensors, or a mapping of other names and shapes
