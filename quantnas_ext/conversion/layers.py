@@ -48,19 +48,9 @@ def with_precision(layer: nn.Module, bits: Any, *, signed: bool) -> nn.Module:
     made: QuantConv2d | QuantLinear
     with torch.random.fork_rng(devices=[]):  # it starts at random before it takes the parameters over
         if isinstance(layer, nn.Conv2d):
-            made = MutableQuantConv2d(
-                in_channels=layer.in_channels,
-                out_channels=layer.out_channels,
-                kernel_size=layer.kernel_size,
-                stride=layer.stride,
-                padding=layer.padding,
-                dilation=layer.dilation,
-                groups=layer.groups,
-                bias=layer.bias is not None,
-                padding_mode=layer.padding_mode,
-                bits=bits,
-                signed=signed,
-            )
+            names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+            geometry: dict[str, Any] = {name: getattr(layer, name) for name in (*names, "padding_mode")}
+            made = MutableQuantConv2d(**geometry, bias=layer.bias is not None, bits=bits, signed=signed)
         else:
             assert isinstance(layer, nn.Linear)
             made = MutableQuantLinear(

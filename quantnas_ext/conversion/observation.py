@@ -89,11 +89,10 @@ def _all_parts(model: nn.Module, turn: int) -> Iterator[None]:
     changed = []
     try:
         for module in model.modules():
-            forward = {LayerChoice: candidates, Repeat: blocks}
-            for kind, replacement in forward.items():
-                if isinstance(module, kind):
-                    changed.append(module)
-                    module.forward = partial(replacement, module)  # type: ignore[method-assign]
+            if isinstance(module, (LayerChoice, Repeat)):
+                forward: Any = candidates if isinstance(module, LayerChoice) else blocks
+                changed.append(module)
+                module.forward = partial(forward, module)  # type: ignore[method-assign]
         yield
     finally:
         for module in changed:
