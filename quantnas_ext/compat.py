@@ -27,6 +27,9 @@ def prepare_nni() -> None:
     ``torch.nn.Buffer``, new in torch 2.5; it passes the class through unchanged, which is right. Only that message of
     that module is silenced. Another framework that ``NNI_FRAMEWORK`` in the environment asks for, by which NNI's
     modules would be others, is set aside. NNI itself is not imported.
+
+    An experiment in one process warns seventeen times, each time that NNI reads its configuration, that it ignores a
+    ``training_service``, which NNI's own default has put there; that line is taken out.
     """
     os.environ["NNI_FRAMEWORK"] = "pytorch"
     warnings.filterwarnings(
@@ -35,6 +38,11 @@ def prepare_nni() -> None:
         category=RuntimeWarning,
         module=r"nni\.nas\.nn\.pytorch\.layers",
     )
+    logging.getLogger("nni.nas.experiment.config.experiment").addFilter(_no_fault_of_the_user)
+
+
+def _no_fault_of_the_user(record: logging.LogRecord) -> bool:
+    return "`training_service` will be ignored for sequential" not in str(record.msg)
 
 
 @functools.cache

@@ -39,6 +39,10 @@ class FolderExperiment(NasExperiment):
     as in many containers, ends that in a traceback; here the list is kept beside the experiment's own files.
     """
 
+    def has_checkpoint(self) -> bool:
+        """Whether the experiment is in the list, so that ``resume`` finds it."""
+        return self.id in Experiments(str(self.config.experiment_working_directory)).get_all_experiments()
+
     def _start_without_nni_manager(self) -> None:
         folder = str(self.config.experiment_working_directory)
         started = int(time.time() * 1000)
