@@ -258,9 +258,18 @@ class QuantNAS(DARTS):
         return QuantNASLightningModule(training_module, self.context, self.objective, self.options)
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
-        """Make an evaluator run the search; ``AccelerateEvaluator`` and Lightning evaluators can."""
+        """Make an evaluator run the search; ``AccelerateEvaluator`` and Lightning evaluators can.
+
+        Raises:
+            InputError: for an evaluator of another kind.
+        """
         if isinstance(evaluator, AccelerateEvaluator):
             return ReportingEvaluator(evaluator.bind(self.context, self.objective, self.options))
+        if not isinstance(evaluator, Lightning):
+            raise InputError(
+                f"QuantNAS trains a supernet, which {type(evaluator).__name__} does not; use AccelerateEvaluator, "
+                "or one of NNI's Lightning evaluators"
+            )
         return super().mutate_evaluator(evaluator)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
