@@ -6,6 +6,7 @@ is light.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -14,6 +15,7 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +40,23 @@ def prepare_nni() -> None:
         category=RuntimeWarning,
         module=r"nni\.nas\.nn\.pytorch\.layers",
     )
-    logging.getLogger("nni.nas.experiment.config.experiment").addFilter(_no_fault_of_the_user)
+    text = "`training_service` will be ignored for sequential"
+    logging.getLogger("nni.nas.experiment.config.experiment").addFilter(functools.partial(_says_else, text))
 
 
-def _no_fault_of_the_user(record: logging.LogRecord) -> bool:
-    return "`training_service` will be ignored for sequential" not in str(record.msg)
+def _says_else(text: str, record: logging.LogRecord) -> bool:
+    return text not in str(record.msg)
+
+
+@contextlib.contextmanager
+def without_message(name: str, text: str) -> Iterator[None]:
+    """Leave out what a logger says with a text in it, meanwhile."""
+    logger, else_said = logging.getLogger(name), functools.partial(_says_else, text)
+    logger.addFilter(else_said)
+    try:
+        yield
+    finally:
+        logger.removeFilter(else_said)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn, optim
 
 from quantnas_ext.arguments import whole_number
+from quantnas_ext.compat import without_message
 from quantnas_ext.costs.goals import Budget, Penalty
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, DrawnSoftmax
 from quantnas_ext.distribution.choices import ChoiceTree
@@ -345,7 +346,12 @@ class QuantNAS(DARTS):
         }
         if self._loop is not None:
             state["architecture_optimizer"] = self._loop.architecture_optimizer.state_dict()
-        return state | (super().state_dict() if self._in_lightning() else {})
+        if self._in_lightning():
+            callback = self._mutated_model_space.evaluator.trainer.checkpoint_callback
+            path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+            if path:
+                state["ckpt_path"] = path
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over ``state_dict``, after ``mutate_model``, and ``start`` where there is one."""
@@ -357,6 +363,11 @@ class QuantNAS(DARTS):
             self._loop.architecture_optimizer.load_state_dict(state_dict["architecture_optimizer"])
         if self._in_lightning():
             super().load_state_dict(state_dict)
+
+    def _run(self) -> None:
+        """Train; NNI warns of missing validation data, and adds that one-shot searches may ignore that."""
+        with without_message("nni.nas.evaluator.pytorch.lightning", "Validation dataloaders are missing"):
+            super()._run()
 
     def _in_lightning(self) -> bool:
         mutated = self._mutated_model_space
