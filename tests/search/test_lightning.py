@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, LightningModule, Trainer
+from nni.nas.evaluator.pytorch.lightning import (
+    Classification,
+    DataLoader,
+    Lightning,
+    LightningModule,
+    Regression,
+    Trainer,
+)
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperimentConfig
 from nni.nas.space import RawFormatModelSpace
@@ -133,6 +140,22 @@ def test_the_best_epoch_on_data_without_a_length_is_refused_before_the_first_ste
     with pytest.raises(InputError, match="best epoch cannot be found on these validation data"):
         searched(strategy, space, validation=stream)
     assert all(torch.equal(tensor, before[name]) for name, tensor in space.state_dict().items() if name in before)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [Classification, Regression])
+def test_nnis_own_evaluators_search(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where they may write their model as ONNX
+    space, strategy = prepared(relaxation="one_path")
+    inputs, targets = batch(0)
+    of = (inputs, targets.argmax(dim=1)) if kind is Classification else (inputs, targets)  # a class for every pixel
+    loaders = [DataLoader(TensorDataset(*of), batch_size=2) for _ in range(2)]
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    classes = {"num_classes": 2} if kind is Classification else {}
+    evaluator = kind(train_dataloaders=loaders[0], val_dataloaders=loaders[1], max_epochs=2, **quiet, **classes)
+    strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
+    assert max(strategy.distribution.probabilities()["layer"]) > 0.5001
+    assert strategy.derive()(inputs).shape == targets.shape
 
 
 class Interrupt(Callback):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from nni.nas.oneshot.pytorch.profiler import RangeProfilerFilter
-from nni.nas.strategy import TPE, GridSearch, Random, RegularizedEvolution
+from nni.nas.strategy import TPE, GridSearch, PolicyBasedRL, Random, RegularizedEvolution
 from nni.nas.strategy.base import Strategy
 from nni.nas.strategy.middleware import Chain, Filter
 from small_searches import TwoWays, batch, prepared
@@ -40,15 +41,18 @@ class Watched(CandidateEvaluator):
         return result
 
 
+STRATEGIES = [
+    Random(seed=0), GridSearch(seed=0), RegularizedEvolution(population_size=3, sample_size=2, seed=0), TPE(seed=0)
+]  # fmt: skip
+if find_spec("tianshou"):
+    STRATEGIES.append(PolicyBasedRL(samples_per_update=2))
+
+
 def limited(strategy: Strategy, maximum: float) -> Strategy:
     return Chain(strategy, Filter(RangeProfilerFilter(BitOpsProfiler(TwoWays(), COST.input_shape), max=maximum)))
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [Random(seed=0), GridSearch(seed=0), RegularizedEvolution(population_size=3, sample_size=2, seed=0), TPE(seed=0)],
-    ids=lambda strategy: type(strategy).__name__,
-)
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
 def test_nnis_strategies_train_candidates_within_a_limit_and_return_the_best(tmp_path: Path, strategy: Any) -> None:
     space, evaluator = TwoWays(), Watched(epochs=2)
     sample = run_experiment(space, evaluator, limited(strategy, 2e4), tmp_path, trials=2)
