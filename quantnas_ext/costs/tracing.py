@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from nni.mutable import Mutable
-from nni.nas.nn.pytorch import LayerChoice
+from nni.nas.nn.pytorch import LayerChoice, Repeat
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -40,6 +41,13 @@ FULL_PRECISION = Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS)
 
 
 @dataclass(frozen=True)
+class _AnyOf:
+    """In the place of a choice's value: one of several."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class TracedLayer:
     """One place where a space computes or keeps parameters.
 
@@ -50,7 +58,8 @@ class TracedLayer:
         other_parameters: elements of everything else that is stored (bias, batch norm with its running statistics), at
             32 bits.
         context: the choices ``(label, value)`` under which it is there.
-        precisions: those that it can have, each by the choice of it; a fixed one by no choice.
+        precisions: those that it can have, each by the choice of it; a fixed one by no choice. Of a block that is there
+            from some depth on, each for every such depth.
         quantizer_numbers: how many numbers of 32 bits its quantizers store, by its precision.
     """
 
@@ -66,19 +75,20 @@ class TracedLayer:
 def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedLayer]:
     """Run a copy of a model space, supernet or concrete network once and list its layers.
 
-    Every candidate of every layer choice is run, so layers under all choices are seen; neither the model nor torch's
-    random state is touched. The copy runs on the ``meta`` device, which computes shapes alone; a model that needs
-    values, say for a branch, runs on its own device. MACs are those of convolutions, transposed ones too, and linear
-    layers; torch's own counter runs along, so that nothing else that multiplies matrices goes unnoticed.
+    Every candidate of every layer choice and every block of a ``Repeat`` is run, so layers under all choices are seen;
+    neither the model nor torch's random state is touched. The copy runs on the ``meta`` device, which computes shapes
+    alone; a model that needs values, say for a branch, runs on its own device. MACs are those of convolutions,
+    transposed ones too, and linear layers; torch's own counter runs along, so that nothing else that multiplies
+    matrices goes unnoticed.
 
     Args:
         model: space, supernet or network.
         input_shape: shape of an input with its batch dimension, for example ``(1, 3, 32, 32)``; MACs are per sample.
 
     Raises:
-        InputError: when the shape is none; when widths, kernel sizes or depths are searched, whose cost is not a sum
-            over candidates; when the model cannot run an input of this shape; when it multiplies matrices outside of
-            the layers that are counted; when one layer stands under different choices.
+        InputError: when the shape is none; when widths or kernel sizes are searched, or a depth by an expression, whose
+            cost is not a sum over candidates; when the model cannot run an input of this shape; when it multiplies
+            matrices outside of the layers that are counted; when one layer stands under different choices.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _unfused():
@@ -160,9 +170,11 @@ class _Trace:
         self._open: list[list[int]] = []  # for every running module: count at its begin, and what its children counted
         self._paths = {module: path for path, module in model.named_modules()}
         for module, path in self._paths.items():
-            refuse_searched_shapes(path, module)
+            refuse_searched_shapes(path, module, depths=True)
             if isinstance(module, LayerChoice):
                 module.forward = self._all_candidates(module)  # type: ignore[method-assign]
+            elif isinstance(module, Repeat):
+                module.forward = partial(self._all_blocks, module)  # type: ignore[method-assign]
             elif isinstance(module, SharedInput):  # a supernet's would compute its blocks together
                 module.forward = partial(SharedInput.forward, module)  # type: ignore[method-assign]
             elif isinstance(module, QuantizedLayer):  # finding steps takes most of the time, and no step is needed
@@ -178,6 +190,14 @@ class _Trace:
             return outputs[0]
 
         return forward
+
+    def _all_blocks(self, repeat: Repeat, x: Any) -> Any:
+        around = self._chosen
+        for index, block in enumerate(repeat.blocks):
+            self._chosen = [*around, *_deep_enough(repeat, index)]
+            x = block(x)
+        self._chosen = around
+        return x
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -249,7 +269,7 @@ class _Trace:
             own += [b for name, b in module.named_buffers(recurse=False) if name in RUNNING_STATISTICS]
             numbers = sum(tensor.numel() for tensor in own)
             layers.append(TracedLayer(path, 0, 0, numbers, frozenset(context), {frozenset(): FULL_PRECISION}))
-        return layers
+        return [_with_depths(layer) for layer in layers]
 
     def _place(
         self,
@@ -271,6 +291,13 @@ class _Trace:
         if isinstance(module, SharedVariants):
             self._place(module.variants[0], f"{path}.variants.0", context, places, seen)
             return
+        if isinstance(module, Repeat):
+            for index, block in enumerate(module.blocks):
+                deep = tuple(_deep_enough(module, index))
+                self._place(
+                    block, f"{path}.blocks.{index}" if path else f"blocks.{index}", context + deep, places, seen
+                )
+            return
         # Not named_children, which leaves out the second of two candidates that are one module.
         for name, child in module._modules.items():
             if child is None:
@@ -285,6 +312,26 @@ class _Trace:
 def _keeps_something(module: nn.Module) -> bool:
     own = next(module.parameters(recurse=False), None)
     return own is not None or any(name in RUNNING_STATISTICS for name, _ in module.named_buffers(recurse=False))
+
+
+def _deep_enough(repeat: Repeat, index: int) -> list[Context]:
+    """What is chosen where a block of a ``Repeat`` is there: a depth beyond its index."""
+    if not isinstance(repeat.depth_choice, Mutable):
+        return []
+    values = repeat.depth_choice.values
+    deep = tuple(value for value in values if value > index)
+    return [] if len(deep) == len(values) else [(str(repeat.label), _AnyOf(deep))]
+
+
+def _with_depths(layer: TracedLayer) -> TracedLayer:
+    """A layer whose context has plain values, for every combination of depths at which it is there."""
+    deep = [(label, value.values) for label, value in layer.context if isinstance(value, _AnyOf)]
+    if not deep:
+        return layer
+    plain = frozenset((label, value) for label, value in layer.context if not isinstance(value, _AnyOf))
+    ways = [frozenset(way) for way in itertools.product(*([(label, v) for v in values] for label, values in deep))]
+    precisions = {way | chosen: precision for way in ways for chosen, precision in layer.precisions.items()}
+    return replace(layer, context=plain, precisions=precisions)
 
 
 def _described(context: frozenset[Context]) -> str:

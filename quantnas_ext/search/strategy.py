@@ -41,6 +41,7 @@ from quantnas_ext.supernet.merged_blocks import (
 )
 from quantnas_ext.supernet.mixed_arguments import MixedArguments
 from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d, MixedQuantLinear
+from quantnas_ext.supernet.mixed_repeat import MixedRepeat
 from quantnas_ext.supernet.quantization_mode import SearchQuantization
 
 
@@ -238,6 +239,7 @@ class QuantNAS(DARTS):
                 MixedChoiceBlock,
                 MixedSharedInput,
                 MixedLayerChoice,
+                MixedRepeat,
             )
         ]
         return [*ours, *super().default_mutation_hooks()]
