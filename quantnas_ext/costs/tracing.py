@@ -79,7 +79,7 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
     neither the model nor torch's random state is touched. The copy runs on the ``meta`` device, which computes shapes
     alone; a model that needs values, say for a branch, runs on its own device. MACs are those of convolutions,
     transposed ones too, and linear layers; torch's own counter runs along, so that nothing else that multiplies
-    matrices goes unnoticed.
+    matrices goes unnoticed: products of a module itself, such as those of attention, count at 32 x 32 bits.
 
     Args:
         model: space, supernet or network.
@@ -87,8 +87,9 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
 
     Raises:
         InputError: when the shape is none; when widths or kernel sizes are searched, or a depth by an expression, whose
-            cost is not a sum over candidates; when the model cannot run an input of this shape; when it multiplies
-            matrices outside of the layers that are counted; when one layer stands under different choices.
+            cost is not a sum over candidates; when the model cannot run an input of this shape; when it multiplies in
+            fused layers (LSTM), or by the weight of a quantized layer that it does not call; when one layer stands
+            under different choices.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _unfused():
@@ -166,6 +167,7 @@ class _Trace:
         self._macs: dict[nn.Module, int] = {}
         self._operations: dict[nn.Module, int] = {}  # of a module itself, without its children's
         self._contexts: dict[nn.Module, set[frozenset[Context]]] = {}
+        self._products: dict[nn.Module, set[frozenset[Context]]] = {}  # where a module itself multiplies
         self._chosen: list[Context] = []
         self._open: list[list[int]] = []  # for every running module: count at its begin, and what its children counted
         self._paths = {module: path for path, module in model.named_modules()}
@@ -222,6 +224,8 @@ class _Trace:
         if self._open:
             self._open[-1][1] += whole
         self._operations[module] = self._operations.get(module, 0) + whole - below
+        if whole > below:
+            self._products.setdefault(module, set()).add(frozenset(self._chosen))
         if isinstance(module, LAYER_TYPES):
             self._contexts.setdefault(module, set()).add(frozenset(self._chosen))
             counted = (inputs[0] if inputs else keywords["input"]) if isinstance(module, TRANSPOSED) else output
@@ -229,17 +233,22 @@ class _Trace:
             self._macs[module] = self._macs.get(module, 0) + macs
 
     def refuse_uncounted(self) -> None:
-        """Complain of modules that computed something else than what their layer types say."""
+        """Complain of layers that computed something else than what their types say, or in place of quantized ones."""
+        called = self._operations.keys()
         wrong = [
             f"{path!r} ({type(module).__name__})"
             for module, path in self._paths.items()
-            if self._operations.get(module, 0) != 2 * self._macs.get(module, 0)
-            or (isinstance(module, FUSED) and module in self._operations)
+            if (isinstance(module, LAYER_TYPES) and self._operations.get(module, 0) != 2 * self._macs.get(module, 0))
+            or (isinstance(module, FUSED) and module in called)
+            or (
+                module in self._products
+                and any(isinstance(m, QuantizedLayer) and m not in called for m in module.modules())
+            )
         ]
         if wrong:
             raise InputError(
                 f"the multiplications of module {', '.join(wrong[:5])}{' and others' if wrong[5:] else ''} cannot be "
-                "counted; use convolution and linear layers, each called as a module, or search without costs"
+                "counted; call convolution and linear layers as modules, and use no fused ones, or search without costs"
             )
 
     def layers(self, batch: int) -> list[TracedLayer]:
@@ -253,13 +262,7 @@ class _Trace:
         layers = []
         seen: set[int] = set()
         for module, (path, context) in places.items():
-            contexts = self._contexts.get(module, set())
-            if len(contexts) > 1:
-                uses = " and ".join(sorted(_described(context) for context in contexts))
-                raise InputError(
-                    f"layer {path!r} ({type(module).__name__}) stands under different choices ({uses}), so its cost is "
-                    "not that of one candidate; give every candidate layers of its own"
-                )
+            self._one_context(self._contexts.get(module, set()), path, module)
             if isinstance(module, LAYER_TYPES):
                 seen.update(map(id, module.parameters(recurse=False)))
                 layers.append(_layer(module, path, context, self._macs.get(module, 0) // batch))
@@ -269,7 +272,21 @@ class _Trace:
             own += [b for name, b in module.named_buffers(recurse=False) if name in RUNNING_STATISTICS]
             numbers = sum(tensor.numel() for tensor in own)
             layers.append(TracedLayer(path, 0, 0, numbers, frozenset(context), {frozenset(): FULL_PRECISION}))
+        for module, contexts in self._products.items():
+            if not isinstance(module, LAYER_TYPES):
+                context = self._one_context(contexts, self._paths[module], module)
+                macs = self._operations[module] // (2 * batch)
+                layers.append(TracedLayer(self._paths[module], macs, 0, 0, context, {frozenset(): FULL_PRECISION}))
         return [_with_depths(layer) for layer in layers]
+
+    def _one_context(self, contexts: set[frozenset[Context]], path: str, module: nn.Module) -> frozenset[Context]:
+        if len(contexts) > 1:
+            uses = " and ".join(sorted(_described(context) for context in contexts))
+            raise InputError(
+                f"layer {path!r} ({type(module).__name__}) stands under different choices ({uses}), so its cost is not "
+                "that of one candidate; give every candidate layers of its own"
+            )
+        return next(iter(contexts), frozenset())
 
     def _place(
         self,

@@ -193,12 +193,12 @@ def test_an_unbatched_layer_and_one_on_a_single_vector_count_all_their_elements(
 
 
 class Functional(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, inner: nn.Conv2d) -> None:
         super().__init__()
-        self.inner = nn.Conv2d(3, 3, 1)
+        self.inner = inner
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(x) + nn.functional.conv2d(x, self.inner.weight)
+        return nn.functional.conv2d(x, self.inner.weight)
 
 
 class Attention(nn.Module):
@@ -219,20 +219,36 @@ class Scores(nn.Module):
 @pytest.mark.parametrize(
     ("inner", "shape", "named"),
     [
-        (Functional(), (1, 3, 4, 12), "'1' \\(Functional\\)"),
-        (Attention(), (1, 2, 2, 12), "'1.attention' \\(MultiheadAttention\\)"),
-        (Scores(), (1, 2, 4, 12), "'1' \\(Scores\\)"),
-        (nn.TransformerEncoderLayer(12, 2, 16, batch_first=True), (1, 4, 12), "'1.self_attn' \\(MultiheadAttention"),
+        (Functional(QuantConv2d(3, 3, 1, bits=4)), (1, 3, 4, 12), "'1' \\(Functional\\)"),
         (nn.LSTM(12, 3), (1, 4, 12), "'1' \\(LSTM\\)"),
-        (nn.LSTMCell(12, 3), (4, 12), "'1' \\(LSTMCell\\)"),
     ],
 )
-def test_what_multiplies_outside_of_counted_layers_is_refused_by_name(
+def test_what_multiplies_where_it_cannot_be_counted_is_refused_by_name(
     inner: nn.Module, shape: tuple[int, ...], named: str
 ) -> None:
     with pytest.raises(InputError, match=f"multiplications of module {named}"):
         trace_layers(nn.Sequential(nn.ReLU(), inner), shape)
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize(
+    ("inner", "shape", "macs"),
+    [
+        (Functional(nn.Conv2d(3, 3, 1)), (2, 3, 4, 12), 9 * 48),
+        (Attention(), (2, 2, 2, 12), 4 * 12 * 48 + 2 * 4 * 4 * 12),  # projections in and out, scores and their use
+        (Scores(), (2, 2, 4, 12), 2 * 2 * 4 * 4 * 12),
+        (nn.TransformerEncoderLayer(12, 2, 16, batch_first=True), (2, 4, 12), 4 * (48 * 12 + 2 * 12 * 16) + 384),
+        (nn.LSTMCell(12, 3), (4, 12), 12 * 12 + 12 * 3),
+    ],
+)
+def test_products_of_a_module_itself_count_in_full_precision(
+    inner: nn.Module, shape: tuple[int, ...], macs: int
+) -> None:
+    assert BitOps(shape).of_network(nn.Sequential(nn.ReLU(), inner)) == macs * 1024
+    assert torch.backends.mha.get_fastpath_enabled()
+    space = Reused(inner, nn.Sequential(QuantConv2d(shape[1], shape[1], 1, bits=8)) if len(shape) == 4 else nn.ReLU())
+    terms = BitOps(shape).terms(space)
+    assert terms[frozenset([("block", "a")])] == macs * 1024
 
 
 class Reused(ModelSpace):
