@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,13 +18,18 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from quantnas_ext.costs.dry_run import SharedVariants, dry_run, refuse_searched_shapes
 from quantnas_ext.costs.products import ProductCounter
+from quantnas_ext.costs.traced_layer import (
+    FULL_PRECISION,
+    TracedLayer,
+    deep_enough,
+    described,
+    traced_layer,
+    with_depths,
+)
 from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.choice_block import SharedInput
-from quantnas_ext.nn.mutable_layers import searched_precision
-from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
-from quantnas_ext.quantization.protocol import DEFAULT, numbers_stored
 
 _log = logging.getLogger(__name__)
 
@@ -37,39 +39,6 @@ FUSED = (nn.RNNBase, nn.Bilinear)
 """Layers whose products happen inside one operation that torch's own counter does not know either."""
 
 RUNNING_STATISTICS = ("running_mean", "running_var")
-FULL_PRECISION = Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS)
-
-
-@dataclass(frozen=True)
-class _AnyOf:
-    """In the place of a choice's value: one of several."""
-
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class TracedLayer:
-    """One place where a space computes or keeps parameters.
-
-    Attributes:
-        path: module path in the space.
-        macs: multiply-accumulate operations for one sample (0 for what is no convolution and no linear layer).
-        weights: elements of its weight, which are stored at its precision.
-        other_parameters: elements of everything else that is stored (bias, batch norm with its running statistics), at
-            32 bits.
-        context: the choices ``(label, value)`` under which it is there.
-        precisions: those that it can have, each by the choice of it; a fixed one by no choice. Of a block that is there
-            from some depth on, each for every such depth.
-        quantizer_numbers: how many numbers of 32 bits its quantizers store, by its precision.
-    """
-
-    path: str
-    macs: int
-    weights: int
-    other_parameters: int
-    context: frozenset[Context]
-    precisions: Mapping[frozenset[Context], Precision]
-    quantizer_numbers: Mapping[Precision, int] = field(default_factory=dict)
 
 
 def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedLayer]:
@@ -196,7 +165,7 @@ class _Trace:
     def _all_blocks(self, repeat: Repeat, x: Any) -> Any:
         around = self._chosen
         for index, block in enumerate(repeat.blocks):
-            self._chosen = [*around, *_deep_enough(repeat, index)]
+            self._chosen = [*around, *deep_enough(repeat, index)]
             x = block(x)
         self._chosen = around
         return x
@@ -265,7 +234,7 @@ class _Trace:
             self._one_context(self._contexts.get(module, set()), path, module)
             if isinstance(module, LAYER_TYPES):
                 seen.update(map(id, module.parameters(recurse=False)))
-                layers.append(_layer(module, path, context, self._macs.get(module, 0) // batch))
+                layers.append(traced_layer(module, path, context, self._macs.get(module, 0) // batch))
                 continue
             own: list[Tensor] = [p for p in module.parameters(recurse=False) if id(p) not in seen]
             seen.update(map(id, own))
@@ -274,14 +243,14 @@ class _Trace:
             layers.append(TracedLayer(path, 0, 0, numbers, frozenset(context), {frozenset(): FULL_PRECISION}))
         for module, contexts in self._products.items():
             if not isinstance(module, LAYER_TYPES):
-                context = self._one_context(contexts, self._paths[module], module)
-                macs = self._operations[module] // (2 * batch)
-                layers.append(TracedLayer(self._paths[module], macs, 0, 0, context, {frozenset(): FULL_PRECISION}))
-        return [_with_depths(layer) for layer in layers]
+                path, macs = self._paths[module], self._operations[module] // (2 * batch)
+                within = self._one_context(contexts, path, module)
+                layers.append(TracedLayer(path, macs, 0, 0, within, {frozenset(): FULL_PRECISION}))
+        return [with_depths(layer) for layer in layers]
 
     def _one_context(self, contexts: set[frozenset[Context]], path: str, module: nn.Module) -> frozenset[Context]:
         if len(contexts) > 1:
-            uses = " and ".join(sorted(_described(context) for context in contexts))
+            uses = " and ".join(sorted(described(context) for context in contexts))
             raise InputError(
                 f"layer {path!r} ({type(module).__name__}) stands under different choices ({uses}), so its cost is not "
                 "that of one candidate; give every candidate layers of its own"
@@ -310,7 +279,7 @@ class _Trace:
             return
         if isinstance(module, Repeat):
             for index, block in enumerate(module.blocks):
-                deep = tuple(_deep_enough(module, index))
+                deep = tuple(deep_enough(module, index))
                 self._place(
                     block, f"{path}.blocks.{index}" if path else f"blocks.{index}", context + deep, places, seen
                 )
@@ -329,42 +298,3 @@ class _Trace:
 def _keeps_something(module: nn.Module) -> bool:
     own = next(module.parameters(recurse=False), None)
     return own is not None or any(name in RUNNING_STATISTICS for name, _ in module.named_buffers(recurse=False))
-
-
-def _deep_enough(repeat: Repeat, index: int) -> list[Context]:
-    """What is chosen where a block of a ``Repeat`` is there: a depth beyond its index."""
-    if not isinstance(repeat.depth_choice, Mutable):
-        return []
-    values = repeat.depth_choice.values
-    deep = tuple(value for value in values if value > index)
-    return [] if len(deep) == len(values) else [(str(repeat.label), _AnyOf(deep))]
-
-
-def _with_depths(layer: TracedLayer) -> TracedLayer:
-    """A layer whose context has plain values, for every combination of depths at which it is there."""
-    deep = [(label, value.values) for label, value in layer.context if isinstance(value, _AnyOf)]
-    if not deep:
-        return layer
-    plain = frozenset((label, value) for label, value in layer.context if not isinstance(value, _AnyOf))
-    ways = [frozenset(way) for way in itertools.product(*([(label, v) for v in values] for label, values in deep))]
-    precisions = {way | chosen: precision for way in ways for chosen, precision in layer.precisions.items()}
-    return replace(layer, context=plain, precisions=precisions)
-
-
-def _described(context: frozenset[Context]) -> str:
-    return ", ".join(sorted(f"{label} = {value}" for label, value in context)) or "always there"
-
-
-def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int) -> TracedLayer:
-    weight: Any = module.weight
-    bias: Any = module.bias
-    searched = searched_precision(module)
-    precisions: dict[frozenset[Context], Precision]
-    if searched is not None:
-        precisions = {frozenset([(searched.label, value)]): Precision.parse(value) for value in searched.values}
-    else:
-        precisions = {frozenset(): module.precision if isinstance(module, QuantizedLayer) else FULL_PRECISION}
-    kinds = getattr(module, "weight_kind", DEFAULT), getattr(module, "activation_kind", DEFAULT)
-    numbers = {precision: numbers_stored(*kinds, precision, weight.shape[0]) for precision in precisions.values()}
-    biases = 0 if bias is None else math.prod(bias.shape)
-    return TracedLayer(path, macs, weight.numel(), biases, frozenset(context), precisions, numbers)
