@@ -356,9 +356,15 @@ class QuantNAS(DARTS):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over ``state_dict``, after ``mutate_model``, and ``start`` where there is one."""
+        """Take over ``state_dict``, after ``mutate_model``, and in a loop of one's own after ``start``.
+
+        Raises:
+            InputError: for the state of such a loop before ``start``.
+        """
         if not state_dict:
             return
+        if "architecture_optimizer" in state_dict:
+            self._require_loop()
         self.distribution.load_state_dict(state_dict["distribution"])
         self.objective.load_state_dict(state_dict["objective"])
         if self._loop is not None and "architecture_optimizer" in state_dict:

@@ -118,6 +118,10 @@ def test_a_loop_that_was_stopped_goes_on_from_its_state() -> None:
     for part, kept in zip((supernet, optimizer, strategy), state, strict=True):
         part.load_state_dict(kept)
     steps(3, 6)
+    space, unstarted = prepared(**options)
+    unstarted.mutate_model(space)
+    with pytest.raises(InputError, match="has not been started"):
+        unstarted.load_state_dict(state[2])
     found = [supernet.state_dict(), strategy.state_dict()["distribution"], strategy.objective.state_dict()]
     for before, after in zip(expected, found, strict=True):
         assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
