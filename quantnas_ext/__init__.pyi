@@ -10,6 +10,7 @@ from .nn.choice_block import ChoiceBlock, SharedInput
 from .nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear
 from .quantization.layers import QuantConv2d, QuantLinear
 from .quantization.precision import Precision
+from .search.candidate_training import CandidateEvaluator
 from .search.loop.evaluator import AccelerateEvaluator
 from .search.strategy import QuantNAS
 from .spaces.sr_basic import SRBasicSpace
@@ -21,6 +22,7 @@ __all__ = [
     "BitOps",
     "BitOpsProfiler",
     "Budget",
+    "CandidateEvaluator",
     "ChoiceBlock",
     "InputError",
     "LatencyTable",

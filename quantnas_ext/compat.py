@@ -6,6 +6,7 @@ is light.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -14,6 +15,7 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ def prepare_nni() -> None:
     ``torch.nn.Buffer``, new in torch 2.5; it passes the class through unchanged, which is right. Only that message of
     that module is silenced. Another framework that ``NNI_FRAMEWORK`` in the environment asks for, by which NNI's
     modules would be others, is set aside. NNI itself is not imported.
+
+    An experiment in one process warns seventeen times, each time that NNI reads its configuration, that it ignores a
+    ``training_service``, which NNI's own default has put there; that line is taken out.
     """
     os.environ["NNI_FRAMEWORK"] = "pytorch"
     warnings.filterwarnings(
@@ -35,6 +40,23 @@ def prepare_nni() -> None:
         category=RuntimeWarning,
         module=r"nni\.nas\.nn\.pytorch\.layers",
     )
+    text = "`training_service` will be ignored for sequential"
+    logging.getLogger("nni.nas.experiment.config.experiment").addFilter(functools.partial(_says_else, text))
+
+
+def _says_else(text: str, record: logging.LogRecord) -> bool:
+    return text not in str(record.msg)
+
+
+@contextlib.contextmanager
+def without_message(name: str, text: str) -> Iterator[None]:
+    """Leave out what a logger says with a text in it, meanwhile."""
+    logger, else_said = logging.getLogger(name), functools.partial(_says_else, text)
+    logger.addFilter(else_said)
+    try:
+        yield
+    finally:
+        logger.removeFilter(else_said)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from nni.nas.nn.pytorch import InputChoice, ModelSpace
 from quantnas_ext.architecture import Architecture, filed_costs
 from quantnas_ext.costs.cost import BitOps, Cost, ParameterBytes
 from quantnas_ext.costs.counted import CostCounter
-from quantnas_ext.costs.tracing import TracedLayer
+from quantnas_ext.costs.traced_layer import TracedLayer
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import Precision, QuantConv2d

@@ -57,8 +57,12 @@ def program(words: list[str]) -> int | None:
     return next((index for index, word in enumerate(words) if "recipes" in word or "quantnas_ext" in word), None)
 
 
+FILES = ROOT / "docs" / "use_in_your_project.md"
+"""The page whose blocks are whole files."""
+
+
 def with_code() -> list[Path]:
-    return [page for page in PAGES if any(blocks(page, "python"))]
+    return [page for page in PAGES if page != FILES and any(blocks(page, "python"))]
 
 
 @pytest.mark.parametrize("page", with_code(), ids=lambda page: page.name)
@@ -73,6 +77,37 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) 
         [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+BY_THEMSELVES = """
+import os
+import runpy
+import sys
+import quantnas_ext
+import quantnas_ext.search.strategy  # what takes long to load is loaded once
+failed = []
+for script in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        runpy.run_path(script, run_name="__main__")
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        failed.append(script)
+assert not failed, failed
+"""
+
+
+def test_the_files_of_the_page_for_other_projects_run_each_by_itself_and_are_short(tmp_path: Path) -> None:
+    scripts = []
+    for line, code in blocks(FILES, "python"):
+        assert code.count("\n") <= 30, f"{FILES.name}, line {line}"
+        scripts.append(tmp_path / f"line_{line}.py")
+        scripts[-1].write_text(code, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TQDM_DISABLE": "1"}
+    command = [sys.executable, "-c", BY_THEMSELVES, *map(str, scripts)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert len(scripts) >= 5 and done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("command", commands())

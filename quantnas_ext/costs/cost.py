@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from quantnas_ext.arguments import shape
-from quantnas_ext.costs.tracing import TracedLayer, trace_layers
+from quantnas_ext.costs.traced_layer import TracedLayer
+from quantnas_ext.costs.tracing import trace_layers
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
 from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError, shown, unknown_name

@@ -47,18 +47,21 @@ def dry_run(model: nn.Module, input_shape: tuple[int, ...], device: torch.device
         raise InputError(f"the model cannot run an input of shape {tuple(input_shape)}: {reason}") from error
 
 
-def refuse_searched_shapes(path: str, module: nn.Module) -> None:
+def refuse_searched_shapes(path: str, module: nn.Module, *, depths: bool = False) -> None:
     """Complain of a module whose cost is not a sum over candidates.
 
     Args:
         path: its path, for the message.
         module: any module of a space.
+        depths: whether a depth that is chosen among plain numbers is fine.
 
     Raises:
         InputError: when its width, kernel size or depth is searched.
     """
     searched = []
     if isinstance(module, Repeat) and isinstance(module.depth_choice, Mutable):
+        if depths and isinstance(module.depth_choice, Categorical):
+            return
         searched = ["depth"]
     elif isinstance(module, MixedOperation):
         searched = list(module.mutable_arguments)

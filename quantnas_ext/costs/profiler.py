@@ -7,6 +7,7 @@ from typing import Any
 from nni.mutable import MutableExpression, Sample
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.profiler import ExpressionProfiler
+from nni.nas.space import ExecutableModelSpace
 
 from quantnas_ext.costs.cost import BitOps, sample_cost
 from quantnas_ext.distribution.choices import ChoiceTree
@@ -16,7 +17,8 @@ class BitOpsProfiler(ExpressionProfiler):
     """Bit operations of any architecture of a space, as an NNI ``ExpressionProfiler``.
 
     Unlike the profilers that NNI brings, ``profile`` takes samples without the labels of candidates that were not
-    chosen.
+    chosen, and the models that NNI's ``Filter`` hands to its function. So a limit for any multi-trial strategy is
+    ``Chain(strategy, Filter(RangeProfilerFilter(BitOpsProfiler(space, shape), max=2e9)))``.
 
     Args:
         model_space: the space; it is run once, as a copy.
@@ -40,10 +42,11 @@ class BitOpsProfiler(ExpressionProfiler):
             expression = expression + product
         self.expression = expression
 
-    def profile(self, sample: Sample) -> float:
-        """Bit operations of one architecture.
+    def profile(self, sample: Sample | ExecutableModelSpace) -> float:
+        """Bit operations of one architecture, given as its choices, or as a model that was frozen with them.
 
         Raises:
             InputError: when a label that matters is missing or has an unknown value.
         """
-        return sample_cost(self.terms, self._tree.complete(sample))
+        choices = sample.sample or {} if isinstance(sample, ExecutableModelSpace) else sample
+        return sample_cost(self.terms, self._tree.complete(choices))

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from nni.mutable import Mutable
-from nni.nas.nn.pytorch import LayerChoice
+from nni.nas.nn.pytorch import LayerChoice, Repeat
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from quantnas_ext.costs.dry_run import SharedVariants, dry_run, refuse_searched_shapes
 from quantnas_ext.costs.products import ProductCounter
+from quantnas_ext.costs.traced_layer import (
+    FULL_PRECISION,
+    TracedLayer,
+    deep_enough,
+    described,
+    traced_layer,
+    with_depths,
+)
 from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.choice_block import SharedInput
-from quantnas_ext.nn.mutable_layers import searched_precision
-from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.layers import QuantizedLayer
-from quantnas_ext.quantization.protocol import DEFAULT, numbers_stored
 
 _log = logging.getLogger(__name__)
 
@@ -36,50 +39,26 @@ FUSED = (nn.RNNBase, nn.Bilinear)
 """Layers whose products happen inside one operation that torch's own counter does not know either."""
 
 RUNNING_STATISTICS = ("running_mean", "running_var")
-FULL_PRECISION = Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS)
-
-
-@dataclass(frozen=True)
-class TracedLayer:
-    """One place where a space computes or keeps parameters.
-
-    Attributes:
-        path: module path in the space.
-        macs: multiply-accumulate operations for one sample (0 for what is no convolution and no linear layer).
-        weights: elements of its weight, which are stored at its precision.
-        other_parameters: elements of everything else that is stored (bias, batch norm with its running statistics), at
-            32 bits.
-        context: the choices ``(label, value)`` under which it is there.
-        precisions: those that it can have, each by the choice of it; a fixed one by no choice.
-        quantizer_numbers: how many numbers of 32 bits its quantizers store, by its precision.
-    """
-
-    path: str
-    macs: int
-    weights: int
-    other_parameters: int
-    context: frozenset[Context]
-    precisions: Mapping[frozenset[Context], Precision]
-    quantizer_numbers: Mapping[Precision, int] = field(default_factory=dict)
 
 
 def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedLayer]:
     """Run a copy of a model space, supernet or concrete network once and list its layers.
 
-    Every candidate of every layer choice is run, so layers under all choices are seen; neither the model nor torch's
-    random state is touched. The copy runs on the ``meta`` device, which computes shapes alone; a model that needs
-    values, say for a branch, runs on its own device. Torch's own counter runs along: what multiplies besides
-    convolutions, transposed ones too, and linear layers, such as attention's matrices, counts at full precision.
+    Every candidate of every layer choice and every block of a ``Repeat`` is run, so layers under all choices are seen;
+    neither the model nor torch's random state is touched. The copy runs on the ``meta`` device, which computes shapes
+    alone; a model that needs values, say for a branch, runs on its own device. MACs are those of convolutions,
+    transposed ones too, and linear layers; torch's own counter runs along, so that nothing else that multiplies
+    matrices goes unnoticed: products of a module itself, such as those of attention, count at 32 x 32 bits.
 
     Args:
         model: space, supernet or network.
         input_shape: shape of an input with its batch dimension, for example ``(1, 3, 32, 32)``; MACs are per sample.
 
     Raises:
-        InputError: when the shape is none; when widths, kernel sizes or depths are searched, whose cost is not a sum
-            over candidates; when the model cannot run an input of this shape; when it has recurrent or bilinear layers,
-            which torch's counter does not know; when a layer whose precision is searched is never called; when one
-            layer stands under different choices.
+        InputError: when the shape is none; when widths or kernel sizes are searched, or a depth by an expression, whose
+            cost is not a sum over candidates; when the model cannot run an input of this shape; when it multiplies in
+            fused layers (LSTM), or by the weight of a quantized layer that it does not call; when one layer stands
+            under different choices.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _unfused():
@@ -144,9 +123,6 @@ def _as_they_are(layer: QuantizedLayer, x: Tensor) -> tuple[Tensor, Tensor, Tens
     return x, layer.weight, layer.bias
 
 
-_Run = tuple[nn.Module, frozenset[Context]]  # a module, and the choices under which it ran
-
-
 class _Trace:
     """What the modules of a copy of a model compute, and under which choices; it changes that copy.
 
@@ -157,16 +133,19 @@ class _Trace:
     def __init__(self, model: nn.Module) -> None:
         self.counter = ProductCounter()
         self._model = model
-        self._macs: dict[_Run, int] = {}
-        self._operations: dict[_Run, int] = {}  # of a module itself, not its children
+        self._macs: dict[nn.Module, int] = {}
+        self._operations: dict[nn.Module, int] = {}  # of a module itself, without its children's
         self._contexts: dict[nn.Module, set[frozenset[Context]]] = {}
+        self._products: dict[nn.Module, set[frozenset[Context]]] = {}  # where a module itself multiplies
         self._chosen: list[Context] = []
         self._open: list[list[int]] = []  # for every running module: count at its begin, and what its children counted
         self._paths = {module: path for path, module in model.named_modules()}
         for module, path in self._paths.items():
-            refuse_searched_shapes(path, module)
+            refuse_searched_shapes(path, module, depths=True)
             if isinstance(module, LayerChoice):
                 module.forward = self._all_candidates(module)  # type: ignore[method-assign]
+            elif isinstance(module, Repeat):
+                module.forward = partial(self._all_blocks, module)  # type: ignore[method-assign]
             elif isinstance(module, SharedInput):  # a supernet's would compute its blocks together
                 module.forward = partial(SharedInput.forward, module)  # type: ignore[method-assign]
             elif isinstance(module, QuantizedLayer):  # finding steps takes most of the time, and no step is needed
@@ -182,6 +161,14 @@ class _Trace:
             return outputs[0]
 
         return forward
+
+    def _all_blocks(self, repeat: Repeat, x: Any) -> Any:
+        around = self._chosen
+        for index, block in enumerate(repeat.blocks):
+            self._chosen = [*around, *deep_enough(repeat, index)]
+            x = block(x)
+        self._chosen = around
+        return x
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -205,25 +192,32 @@ class _Trace:
         whole = self.counter.total - begin
         if self._open:
             self._open[-1][1] += whole
-        place = module, frozenset(self._chosen)
-        self._operations[place] = self._operations.get(place, 0) + whole - below
+        self._operations[module] = self._operations.get(module, 0) + whole - below
+        if whole > below:
+            self._products.setdefault(module, set()).add(frozenset(self._chosen))
         if isinstance(module, LAYER_TYPES):
-            self._contexts.setdefault(module, set()).add(place[1])
+            self._contexts.setdefault(module, set()).add(frozenset(self._chosen))
             counted = (inputs[0] if inputs else keywords["input"]) if isinstance(module, TRANSPOSED) else output
             macs = counted.numel() * module.weight[0].numel() if isinstance(counted, Tensor) else 0
-            self._macs[place] = self._macs.get(place, 0) + macs
+            self._macs[module] = self._macs.get(module, 0) + macs
 
     def refuse_uncounted(self) -> None:
-        """Complain of modules whose products are not known."""
+        """Complain of layers that computed something else than what their types say, or in place of quantized ones."""
+        called = self._operations.keys()
         wrong = [
-            f"{self._paths[module]!r} ({type(module).__name__})"
-            for (module, chosen), operations in self._operations.items()
-            if isinstance(module, FUSED) or operations < 2 * self._macs.get((module, chosen), 0)
+            f"{path!r} ({type(module).__name__})"
+            for module, path in self._paths.items()
+            if (isinstance(module, LAYER_TYPES) and self._operations.get(module, 0) != 2 * self._macs.get(module, 0))
+            or (isinstance(module, FUSED) and module in called)
+            or (
+                module in self._products
+                and any(isinstance(m, QuantizedLayer) and m not in called for m in module.modules())
+            )
         ]
         if wrong:
             raise InputError(
                 f"the multiplications of module {', '.join(wrong[:5])}{' and others' if wrong[5:] else ''} cannot be "
-                "counted; use convolution and linear layers, each called as a module, or search without costs"
+                "counted; call convolution and linear layers as modules, and use no fused ones, or search without costs"
             )
 
     def layers(self, batch: int) -> list[TracedLayer]:
@@ -237,34 +231,31 @@ class _Trace:
         layers = []
         seen: set[int] = set()
         for module, (path, context) in places.items():
-            contexts = self._contexts.get(module, set())
-            if len(contexts) > 1:
-                uses = " and ".join(sorted(_described(context) for context in contexts))
-                raise InputError(
-                    f"layer {path!r} ({type(module).__name__}) stands under different choices ({uses}), so its cost is "
-                    "not that of one candidate; give every candidate layers of its own"
-                )
+            self._one_context(self._contexts.get(module, set()), path, module)
             if isinstance(module, LAYER_TYPES):
-                run = module, frozenset(context)
-                if run not in self._macs and searched_precision(module) is not None:
-                    raise InputError(
-                        f"layer {path!r} ({type(module).__name__}) is never called as a module, so its precision has "
-                        "no effect; call it, or give it no choice"
-                    )
                 seen.update(map(id, module.parameters(recurse=False)))
-                layers.append(_layer(module, path, context, self._macs.get(run, 0) // batch))
+                layers.append(traced_layer(module, path, context, self._macs.get(module, 0) // batch))
                 continue
             own: list[Tensor] = [p for p in module.parameters(recurse=False) if id(p) not in seen]
             seen.update(map(id, own))
             own += [b for name, b in module.named_buffers(recurse=False) if name in RUNNING_STATISTICS]
             numbers = sum(tensor.numel() for tensor in own)
             layers.append(TracedLayer(path, 0, 0, numbers, frozenset(context), {frozenset(): FULL_PRECISION}))
-        for (module, chosen), operations in self._operations.items():
-            others = operations - 2 * self._macs.get((module, chosen), 0)
-            if others:
-                path, macs = self._paths[module], others // 2 // batch
-                layers.append(TracedLayer(path, macs, 0, 0, chosen, {frozenset(): FULL_PRECISION}))
-        return layers
+        for module, contexts in self._products.items():
+            if not isinstance(module, LAYER_TYPES):
+                path, macs = self._paths[module], self._operations[module] // (2 * batch)
+                within = self._one_context(contexts, path, module)
+                layers.append(TracedLayer(path, macs, 0, 0, within, {frozenset(): FULL_PRECISION}))
+        return [with_depths(layer) for layer in layers]
+
+    def _one_context(self, contexts: set[frozenset[Context]], path: str, module: nn.Module) -> frozenset[Context]:
+        if len(contexts) > 1:
+            uses = " and ".join(sorted(described(context) for context in contexts))
+            raise InputError(
+                f"layer {path!r} ({type(module).__name__}) stands under different choices ({uses}), so its cost is not "
+                "that of one candidate; give every candidate layers of its own"
+            )
+        return next(iter(contexts), frozenset())
 
     def _place(
         self,
@@ -286,6 +277,13 @@ class _Trace:
         if isinstance(module, SharedVariants):
             self._place(module.variants[0], f"{path}.variants.0", context, places, seen)
             return
+        if isinstance(module, Repeat):
+            for index, block in enumerate(module.blocks):
+                deep = tuple(deep_enough(module, index))
+                self._place(
+                    block, f"{path}.blocks.{index}" if path else f"blocks.{index}", context + deep, places, seen
+                )
+            return
         # Not named_children, which leaves out the second of two candidates that are one module.
         for name, child in module._modules.items():
             if child is None:
@@ -300,22 +298,3 @@ class _Trace:
 def _keeps_something(module: nn.Module) -> bool:
     own = next(module.parameters(recurse=False), None)
     return own is not None or any(name in RUNNING_STATISTICS for name, _ in module.named_buffers(recurse=False))
-
-
-def _described(context: frozenset[Context]) -> str:
-    return ", ".join(sorted(f"{label} = {value}" for label, value in context)) or "always there"
-
-
-def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int) -> TracedLayer:
-    weight: Any = module.weight
-    bias: Any = module.bias
-    searched = searched_precision(module)
-    precisions: dict[frozenset[Context], Precision]
-    if searched is not None:
-        precisions = {frozenset([(searched.label, value)]): Precision.parse(value) for value in searched.values}
-    else:
-        precisions = {frozenset(): module.precision if isinstance(module, QuantizedLayer) else FULL_PRECISION}
-    kinds = getattr(module, "weight_kind", DEFAULT), getattr(module, "activation_kind", DEFAULT)
-    numbers = {precision: numbers_stored(*kinds, precision, weight.shape[0]) for precision in precisions.values()}
-    biases = 0 if bias is None else math.prod(bias.shape)
-    return TracedLayer(path, macs, weight.numel(), biases, frozenset(context), precisions, numbers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -94,6 +95,7 @@ class ArchitectureDistribution(nn.Module):
         self.register_buffer("_flat", present.flatten().nonzero().squeeze(1), persistent=False)
         self._register_ancestry(longest)
         self._draw: Draw | None = None
+        self._use = SimpleNamespace(read=False)  # to set an attribute of a module itself is slow
 
     def _register_ancestry(self, columns: int) -> None:
         """For every row: where the probability of its parent's value stands in the table, its parent, its block."""
@@ -134,7 +136,13 @@ class ArchitectureDistribution(nn.Module):
             with torch.no_grad():
                 self.settle()
             assert self._draw is not None
+        self._use.read = True
         return self._draw
+
+    @property
+    def read(self) -> bool:
+        """Whether anything has asked for the ``current`` draw since it was drawn."""
+        return bool(self._use.read)
 
     def draw(self, progress: float = 0.0, generator: torch.Generator | None = None) -> Draw:
         """Draw the probabilities for the phase that begins; they stay the same until the next call.
@@ -143,13 +151,17 @@ class ArchitectureDistribution(nn.Module):
             progress: share of the search that is done, which sets the temperature.
             generator: source of random numbers, on the CPU; torch's global one by default.
         """
-        self._draw = self._drawn(self.relaxation, progress, generator)
+        self._draw, self._use.read = self._drawn(self.relaxation, progress, generator), False
         return self._draw
 
     def settle(self) -> Draw:
         """As ``draw``, but always the distribution itself, without a relaxation's noise."""
         self._draw = self.softmax()
         return self._draw
+
+    def forget(self) -> None:
+        """End the present draw, whose graph may be gone; until the next one ``current`` is the distribution itself."""
+        self._draw = None
 
     def softmax(self) -> Draw:
         """The distribution itself, ``softmax(logits)``; the current draw stays."""

@@ -1,3 +1,4 @@
+from .candidate_training import CandidateEvaluator
 from .discretization_gap import derive_and_score
 from .experiment import run_experiment
 from .loop.epoch_record import EpochRecord
@@ -9,6 +10,7 @@ from .strategy import QuantNAS
 
 __all__ = [
     "AccelerateEvaluator",
+    "CandidateEvaluator",
     "EpochRecord",
     "EvaluatorOptions",
     "QuantNAS",

@@ -10,12 +10,26 @@ import nni
 from nni.nas.evaluator import Evaluator
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
+from nni.nas.experiment.config import SequentialEngineConfig
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
-from nni.nas.space import RawFormatModelSpace
+from nni.nas.space import ExecutableModelSpace, RawFormatModelSpace
+from nni.nas.strategy.base import Strategy
 from nni.tools.nnictl.config_utils import Experiments
 
+from quantnas_ext.arguments import whole_number
+from quantnas_ext.errors import InputError
 from quantnas_ext.search.loop.processes import process_state
+
+
+class CandidateSpace(RawFormatModelSpace):
+    """A space and its weights, of which every candidate has a sample of its own.
+
+    NNI hands its grid search's one dictionary on to all candidates, and empties it before they are trained.
+    """
+
+    def freeze(self, sample: dict[str, Any]) -> RawFormatModelSpace:
+        """The candidate of a sample."""
+        return super().freeze(dict(sample))
 
 
 class ReportingEvaluator(Evaluator):
@@ -33,11 +47,19 @@ class ReportingEvaluator(Evaluator):
 
 
 class FolderExperiment(NasExperiment):
-    """An NNI experiment whose every file lies in its working directory.
+    """An NNI experiment in this process, whose every file lies in its working directory.
 
     NNI enters experiments in a list below ``~/nni-experiments``, wherever they work. A home that cannot be written to,
     as in many containers, ends that in a traceback; here the list is kept beside the experiment's own files.
     """
+
+    def executable_model_factory(self, config: Any) -> ExecutableModelSpace:
+        """The space as it is, with its weights."""
+        return CandidateSpace(self.model_space, self.evaluator)
+
+    def has_checkpoint(self) -> bool:
+        """Whether the experiment is in the list, so that ``resume`` finds it."""
+        return self.id in Experiments(str(self.config.experiment_working_directory)).get_all_experiments()
 
     def _start_without_nni_manager(self) -> None:
         folder = str(self.config.experiment_working_directory)
@@ -52,7 +74,9 @@ class FolderExperiment(NasExperiment):
         experiments.update_experiment(self.id, "endTime", int(time.time() * 1000))
 
 
-def run_experiment(space: ModelSpace, evaluator: Evaluator, strategy: OneShotStrategy, folder: Path) -> dict[str, Any]:
+def run_experiment(
+    space: ModelSpace, evaluator: Evaluator, strategy: Strategy, folder: Path, *, trials: int | None = None
+) -> dict[str, Any]:
     """Search ``space`` and return the choices found.
 
     The main process runs an NNI experiment, whose files go to ``folder``; the other processes of ``accelerate launch``
@@ -60,18 +84,23 @@ def run_experiment(space: ModelSpace, evaluator: Evaluator, strategy: OneShotStr
 
     Args:
         space: becomes the supernet.
-        evaluator: bilevel search on Accelerate; in one process also NNI's Lightning evaluators.
-        strategy: what to search with: ``QuantNAS``, in one process also NNI's own one-shot strategies.
+        evaluator: bilevel search on Accelerate; in one process also NNI's Lightning evaluators. For a multi-trial
+            strategy what trains a candidate, such as ``CandidateEvaluator``.
+        strategy: what to search with: ``QuantNAS``, in one process also NNI's own strategies.
         folder: for NNI's logs and checkpoints.
+        trials: how many candidates a multi-trial strategy may have trained; None for as many as it likes.
 
     Returns:
         The found architecture as an NNI sample.
 
     Raises:
+        InputError: for trials below 1, or when no candidate was trained.
         KeyboardInterrupt: when the user interrupts the search.
     """
+    trials = None if trials is None else whole_number("the number of trials,", trials, least=1)
     if process_state().is_main_process:
-        config = NasExperimentConfig(execution_engine="sequential", model_format="raw", trial_concurrency=1)
+        engine = SequentialEngineConfig(max_model_count=trials)
+        config = NasExperimentConfig(execution_engine=engine, model_format="raw", trial_concurrency=1)
         config.experiment_working_directory = str(folder)
         experiment = FolderExperiment(space, evaluator, strategy, config)
         try:
@@ -80,7 +109,10 @@ def run_experiment(space: ModelSpace, evaluator: Evaluator, strategy: OneShotStr
             experiment.stop()
         if not completed:  # NNI swallows the interruption and would export what there is so far
             raise KeyboardInterrupt
-        sample: dict[str, Any] = experiment.export_top_models(formatter="dict")[0]
+        found = experiment.export_top_models(formatter="dict")
+        if not found:
+            raise InputError("no candidate was trained; let the filter of the strategy pass some")
+        sample: dict[str, Any] = found[0]
     else:
         strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
         sample = strategy.most_likely()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401 (before its one-shot part, or NNI's strategies become classes that always fail)
 import torch
+from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import DARTS, MutationHook, OneShotStrategy, is_supernet
 from nni.nas.space import RawFormatModelSpace
-from torch import nn
+from torch import nn, optim
 
 from quantnas_ext.arguments import whole_number
+from quantnas_ext.compat import without_message
 from quantnas_ext.costs.goals import Budget, Penalty
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, DrawnSoftmax
 from quantnas_ext.distribution.choices import ChoiceTree
@@ -21,7 +24,11 @@ from quantnas_ext.distribution.relaxation import Relaxation
 from quantnas_ext.errors import InputError, shown
 from quantnas_ext.search.experiment import ReportingEvaluator
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.inputs import BoundStrategy
 from quantnas_ext.search.loop.lightning import QuantNASLightningModule
+from quantnas_ext.search.loop.own_loop import OwnLoop
+from quantnas_ext.search.loop.phases import Phase
+from quantnas_ext.search.loop.schedule import Schedule
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.options import StrategyOptions, chosen, takes
 from quantnas_ext.supernet.context import SupernetContext
@@ -34,6 +41,7 @@ from quantnas_ext.supernet.merged_blocks import (
 )
 from quantnas_ext.supernet.mixed_arguments import MixedArguments
 from quantnas_ext.supernet.mixed_layers import MixedQuantConv2d, MixedQuantLinear
+from quantnas_ext.supernet.mixed_repeat import MixedRepeat
 from quantnas_ext.supernet.quantization_mode import SearchQuantization
 from quantnas_ext.supernet.searchable import note_unquantized, refuse_unsearchable
 
@@ -43,7 +51,8 @@ class QuantNAS(DARTS):
 
     Extends NNI's DARTS: quantized layers of undecided precision get noise of the size of their rounding error, the
     architecture step minimises the validation loss plus costs and the joint entropy of operations and precisions, and
-    the result is the joint arg max of every block. Works with NNI's Lightning evaluators and ``AccelerateEvaluator``.
+    the result is the joint arg max of every block. Works with NNI's Lightning evaluators, ``AccelerateEvaluator``, and
+    in a training loop of the user's own (``start``).
     Source: Shvetsov et al., "QuantNAS for Super Resolution: Searching for Efficient Quantization-Friendly Architectures
     Against Quantization Noise", IEEE Access 12 (2024).
 
@@ -89,6 +98,8 @@ class QuantNAS(DARTS):
             given.quantization, given.noise, given.noise_mixture, given.masked_noise, given.evaluation
         )
         self._searched: tuple[SupernetContext, SearchObjective] | None = None
+        self._supernet: ModelSpace | None = None
+        self._loop: OwnLoop | None = None
 
     @property
     def distribution(self) -> ArchitectureDistribution:
@@ -143,7 +154,80 @@ class QuantNAS(DARTS):
                 module._modules.update(own)
             self._searched, self._arch_parameters = before
             raise
+        self._supernet, self._loop = model, None
         return model
+
+    @property
+    def supernet(self) -> ModelSpace:
+        """The supernet, once ``mutate_model`` has made it; as ``context``."""
+        self._require_searched()
+        return self._supernet
+
+    def start(self, optimizer: optim.Optimizer, *, epochs: int, steps_per_epoch: int, seed: int = 0) -> None:
+        """Begin a search in a training loop of one's own, after ``mutate_model``.
+
+        Each step, counted from 0 to ``epochs * steps_per_epoch - 1``, is an ``architecture_phase`` on validation data,
+        from the end of the warm-up on, and a ``weight_phase`` on training data. Calls the supernet in both; in several
+        processes the bare one in the former, and that within ``DistributedDataParallel`` in the latter.
+
+        Args:
+            optimizer: of the supernet's weights, on their device, before a learning rate schedule is made for it.
+            epochs: how long the search is, warm-up included. The schedules of entropy and temperature go by it.
+            steps_per_epoch: steps in each.
+            seed: of draws and noise, the same in all processes.
+
+        Raises:
+            InputError: for an optimizer that lacks weights of the supernet, numbers that are not possible, or
+                ``derive_from="best"``, for which an evaluator is needed.
+        """
+        warmup = self.options.warmup_epochs
+        schedule = Schedule(
+            whole_number("epochs", epochs, least=warmup + 1),
+            whole_number("steps_per_epoch", steps_per_epoch, least=1),
+            warmup,
+        )
+        if self.options.derive_from == "best":
+            raise InputError("derive_from='best' needs an evaluator, which measures epochs; use derive_from='last'")
+        strategy = BoundStrategy(self.context, self.objective, self.options)
+        self._loop = OwnLoop(self.supernet, strategy, optimizer, schedule, whole_number("seed", seed, least=0))
+
+    def architecture_phase(self, step: int) -> AbstractContextManager[Phase]:
+        """The phase of a step in which logits learn: ``with strategy.architecture_phase(step) as phase:``.
+
+        Within it the supernet's weights are frozen and its probabilities and noise those of the phase.
+        ``phase.minimize(loss)`` of what the supernet gave there adds costs, budgets and entropy and takes the step.
+
+        Args:
+            step: counted from 0 on; to be left out in the warm-up, see ``searching``.
+
+        Raises:
+            InputError: before ``start``, in the warm-up, within another phase, out of order, for a supernet in
+                evaluation mode, or where the phase ends without a loss, or with one that the supernet has not given.
+        """
+        return self._require_loop().architecture(whole_number("step", step, least=0))
+
+    def weight_phase(self, step: int) -> AbstractContextManager[Phase]:
+        """The phase of a step in which weights learn; as ``architecture_phase``.
+
+        ``phase.minimize(loss)`` takes a step of the optimizer, with gradients clipped by ``gradient_clip``.
+        """
+        return self._require_loop().weight(whole_number("step", step, least=0))
+
+    def searching(self, step: int) -> bool:
+        """Whether a step has an architecture phase: whether the warm-up is over.
+
+        Raises:
+            InputError: before ``start``.
+        """
+        return self._require_loop().phases.schedule.searching(step)
+
+    def _require_loop(self) -> OwnLoop:
+        if self._loop is None:
+            raise InputError(
+                "the search has not been started; call start(optimizer, epochs=..., steps_per_epoch=...) before its "
+                "first phase"
+            )
+        return self._loop
 
     def default_mutation_hooks(self) -> list[MutationHook]:
         """Ours for quantized layers and layer choices, then those of DARTS."""
@@ -156,6 +240,7 @@ class QuantNAS(DARTS):
                 MixedChoiceBlock,
                 MixedSharedInput,
                 MixedLayerChoice,
+                MixedRepeat,
             )
         ]
         return [*ours, *super().default_mutation_hooks()]
@@ -177,9 +262,18 @@ class QuantNAS(DARTS):
         return QuantNASLightningModule(training_module, self.context, self.objective, self.options)
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
-        """Make an evaluator run the search; ``AccelerateEvaluator`` and Lightning evaluators can."""
+        """Make an evaluator run the search; ``AccelerateEvaluator`` and Lightning evaluators can.
+
+        Raises:
+            InputError: for an evaluator of another kind.
+        """
         if isinstance(evaluator, AccelerateEvaluator):
             return ReportingEvaluator(evaluator.bind(self.context, self.objective, self.options))
+        if not isinstance(evaluator, Lightning):
+            raise InputError(
+                f"QuantNAS trains a supernet, which {type(evaluator).__name__} does not; use AccelerateEvaluator, "
+                "or one of NNI's Lightning evaluators"
+            )
         return super().mutate_evaluator(evaluator)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
@@ -243,12 +337,50 @@ class QuantNAS(DARTS):
             self.costs, self.options.entropy, space, distribution, self.options.regularizer
         )
 
-    @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:
-        """The logits; the evaluator keeps its own checkpoints."""
-        return {} if self._searched is None else self.distribution.state_dict()
+        """What a search goes on with besides the supernet's weights and their optimizer.
+
+        That is logits and multipliers; in a loop of one's own (``start``) also the optimizer of the logits; with a
+        Lightning evaluator the path of Lightning's last checkpoint, which has it all, and from which NNI resumes.
+        ``AccelerateEvaluator`` keeps its own checkpoints.
+        """
+        if self._searched is None:
+            return {}
+        state: dict[str, Any] = {
+            "distribution": self.distribution.state_dict(),
+            "objective": self.objective.state_dict(),
+        }
+        if self._loop is not None:
+            state["architecture_optimizer"] = self._loop.architecture_optimizer.state_dict()
+        if self._in_lightning():
+            callback = self._mutated_model_space.evaluator.trainer.checkpoint_callback
+            path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+            if path:
+                state["ckpt_path"] = path
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over logits from ``state_dict``."""
-        if state_dict:
-            self.distribution.load_state_dict(state_dict)
+        """Take over ``state_dict``, after ``mutate_model``, and in a loop of one's own after ``start``.
+
+        Raises:
+            InputError: for the state of such a loop before ``start``.
+        """
+        if not state_dict:
+            return
+        if "architecture_optimizer" in state_dict:
+            self._require_loop()
+        self.distribution.load_state_dict(state_dict["distribution"])
+        self.objective.load_state_dict(state_dict["objective"])
+        if self._loop is not None and "architecture_optimizer" in state_dict:
+            self._loop.architecture_optimizer.load_state_dict(state_dict["architecture_optimizer"])
+        if self._in_lightning():
+            super().load_state_dict(state_dict)
+
+    def _run(self) -> None:
+        """Train; NNI warns of missing validation data, and adds that one-shot searches may ignore that."""
+        with without_message("nni.nas.evaluator.pytorch.lightning", "Validation dataloaders are missing"):
+            super()._run()
+
+    def _in_lightning(self) -> bool:
+        mutated = self._mutated_model_space
+        return mutated is not None and isinstance(mutated.evaluator, Lightning)

@@ -1,19 +1,30 @@
 """The search inside Lightning: what its phases compute, and which epoch its result is of."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from nni.nas.evaluator.pytorch.lightning import DataLoader, Lightning, LightningModule, Trainer
+from nni.nas.evaluator.pytorch.lightning import (
+    Classification,
+    DataLoader,
+    Lightning,
+    LightningModule,
+    Regression,
+    Trainer,
+)
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.experiment import NasExperimentConfig
 from nni.nas.space import RawFormatModelSpace
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from small_searches import batch, prepared
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
 from quantnas_ext.errors import InputError
+from quantnas_ext.search.experiment import FolderExperiment
 from quantnas_ext.search.loop.best_epoch import measuring
 from quantnas_ext.search.loop.sampling import FixedBatches
 from quantnas_ext.search.strategy import QuantNAS
@@ -129,3 +140,67 @@ def test_the_best_epoch_on_data_without_a_length_is_refused_before_the_first_ste
     with pytest.raises(InputError, match="best epoch cannot be found on these validation data"):
         searched(strategy, space, validation=stream)
     assert all(torch.equal(tensor, before[name]) for name, tensor in space.state_dict().items() if name in before)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [Classification, Regression])
+def test_nnis_own_evaluators_search(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where they may write their model as ONNX
+    space, strategy = prepared(relaxation="one_path")
+    inputs, targets = batch(0)
+    of = (inputs, targets.argmax(dim=1)) if kind is Classification else (inputs, targets)  # a class for every pixel
+    loaders = [DataLoader(TensorDataset(*of), batch_size=2) for _ in range(2)]
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    classes = {"num_classes": 2} if kind is Classification else {}
+    evaluator = kind(train_dataloaders=loaders[0], val_dataloaders=loaders[1], max_epochs=2, **quiet, **classes)
+    strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
+    assert max(strategy.distribution.probabilities()["layer"]) > 0.5001
+    assert strategy.derive()(inputs).shape == targets.shape
+
+
+class Interrupt(Callback):
+    """The user's Ctrl-C, in an epoch."""
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 3 and batch_idx == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_experiment_that_was_stopped_is_resumed_through_nni_as_if_nothing_had_been(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"relaxation": "gumbel", "derive_from": "best", "architecture_learning_rate": 0.3}
+
+    def experiment(folder: Path, identity: str | None, *callbacks: Callback) -> tuple[Any, QuantNAS]:
+        torch.manual_seed(5)
+        space, strategy = prepared(**options)
+        checkpoints = ModelCheckpoint(folder, save_last=True)
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=5, logger=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[checkpoints, *callbacks],
+        )  # fmt: skip
+        loaders = [DataLoader(TensorDataset(*batch(seed)), batch_size=2) for seed in range(2)]
+        evaluator = Lightning(LoggedRegression(), trainer, train_dataloaders=loaders[0], val_dataloaders=loaders[1])
+        torch.manual_seed(5)
+        config = NasExperimentConfig.default(space, evaluator, strategy)
+        config.experiment_working_directory = str(tmp_path)
+        return FolderExperiment(space, evaluator, strategy, config, id=identity), strategy
+
+    whole, expected = experiment(tmp_path / "whole", None)
+    whole.run()
+    stopped, _ = experiment(tmp_path / "stopped", None, Interrupt())
+    with pytest.raises((KeyboardInterrupt, SystemExit)):  # NNI and Lightning each have one of their own
+        stopped.run()
+    stopped.stop()
+    resumed, strategy = experiment(tmp_path / "stopped", stopped.id)
+    torch.manual_seed(9)  # another process
+    resumed.resume()
+    for mine, theirs in ((strategy.distribution, expected.distribution), (strategy.supernet, expected.supernet)):
+        state = theirs.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in mine.state_dict().items())
+    assert strategy.most_likely() == expected.most_likely()
+    resumed.stop()
+    whole.stop()
+    assert "Experiment is completed" in caplog.text
+    assert not re.search("training_service|Validation dataloaders|model_path", caplog.text)

@@ -16,8 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from quantnas_ext.distribution.architecture_distribution import Draw
-from quantnas_ext.distribution.relaxation import draw_generator
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import activation_quantizers, agree_on_steps, give_steps_a_group
 from quantnas_ext.search.loop.best_epoch import BestEpoch
@@ -26,8 +24,9 @@ from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.fingerprint import differences, search_fingerprint
 from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData
 from quantnas_ext.search.loop.lightning import architecture_optimizer
-from quantnas_ext.search.loop.phases import frozen, seeded
+from quantnas_ext.search.loop.phases import Phases, seeded
 from quantnas_ext.search.loop.sampling import EpochSampler
+from quantnas_ext.search.loop.schedule import Schedule
 from quantnas_ext.search.objective import entropy_weight
 
 
@@ -77,7 +76,7 @@ class BilevelSearch:
         options = data.options
         self.data, self.strategy, self.accelerator = data, strategy, accelerator
         self.options, self.checkpoint, self.on_epoch = options, checkpoint, on_epoch
-        self.searching_epochs = options.epochs - strategy.options.warmup_epochs
+        self.schedule = Schedule(options.epochs, data.steps_per_epoch, strategy.options.warmup_epochs)
         self.distribution, self.objective = strategy.context.distribution, strategy.objective
         self.distribution.to(accelerator.device)
         self.objective.to(accelerator.device)
@@ -97,16 +96,16 @@ class BilevelSearch:
         optimizer = optim.Adam(self.weights, options.weight_learning_rate, weight_decay=options.weight_decay)
         give_steps_a_group(optimizer, model)
         self.model, self.optimizer = accelerator.prepare(whole, optimizer)
-        total = options.epochs * data.steps_per_epoch
-        self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total)
+        self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, self.schedule.steps)
         self.train_loader = self._loader(data.train, options.seed)
         self.validation_loader = self._loader(data.validation, options.seed + 1)
         self.progress = _Progress()
         self.best = BestEpoch(model, strategy.context, accelerator)
         self.fingerprint: dict[str, Any] = {}
-        for parameter in logits:  # every process starts from the main process's logits
-            if accelerator.num_processes > 1:
-                torch.distributed.broadcast(parameter.data, 0)
+        self.phases = Phases(
+            strategy.context, strategy.objective, self.schedule, self.weights, self.arch_optimizer,
+            seed=options.seed, process=accelerator.process_index,
+        )  # fmt: skip
 
     def _loader(self, dataset: Dataset[Any], seed: int) -> Any:
         samples = self.data.steps_per_epoch * self.options.batch_size * self.accelerator.num_processes
@@ -126,7 +125,7 @@ class BilevelSearch:
 
         With ``derive_from="best"`` model and distribution are then those of the best epoch, and the loss is its.
         """
-        options, data, last_step = self.options, self.data, self.options.epochs * self.data.steps_per_epoch
+        options, data, last_step = self.options, self.data, self.schedule.steps
         best = self.strategy.options.derive_from == "best"
         if self.checkpoint is not None:
             self.fingerprint = search_fingerprint(data, self.strategy, self.accelerator, self.bare)
@@ -154,8 +153,7 @@ class BilevelSearch:
 
     def _epoch(self, epoch: int, bar: Any) -> tuple[float, float | None]:
         data, device = self.data, self.accelerator.device
-        warmup, steps = self.strategy.options.warmup_epochs, data.steps_per_epoch
-        searching = epoch >= warmup
+        searching = self.schedule.searching(self.progress.step)
         train_losses, val_losses = torch.zeros((), device=device), torch.zeros((), device=device)
         self.model.train()
         for loader, dataset in ((self.train_loader, data.train), (self.validation_loader, data.validation)):
@@ -163,14 +161,13 @@ class BilevelSearch:
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(epoch)
         with seeded(self.options.seed, epoch, self.accelerator):
-            for index, (train, validation) in enumerate(zip(self.train_loader, self.validation_loader, strict=True)):
+            for train, validation in zip(self.train_loader, self.validation_loader, strict=True):
                 if searching:
-                    t = epoch - warmup + index / steps
-                    val_losses += self._architecture_step(validation, t)
+                    val_losses += self._architecture_step(validation)
                 train_losses += self._weight_step(train)
                 self.progress.step += 1
                 bar.update()
-        losses = reduce(torch.stack([train_losses, val_losses]) / steps, "mean").tolist()
+        losses = reduce(torch.stack([train_losses, val_losses]) / data.steps_per_epoch, "mean").tolist()
         bar.set_postfix(loss=f"{losses[0]:.4f}", epoch=epoch + 1)
         if not all(map(math.isfinite, losses)):
             raise FloatingPointError(
@@ -178,46 +175,29 @@ class BilevelSearch:
             )
         return losses[0], losses[1] if searching else None
 
-    def _architecture_step(self, batch: Sequence[Tensor], t: float) -> Tensor:
-        """Logits down the gradient of the objective; weights get no gradient at all."""
+    def _architecture_step(self, batch: Sequence[Tensor]) -> Tensor:
         inputs, targets = batch
-        draw = self._draw(0)
-        logits = list(self.distribution.parameters())
-        with frozen(self.weights):
+        with self.phases.architecture(self.progress.step) as phase:
             with self.accelerator.autocast():
-                task_loss = self.data.loss(convert_to_fp32(self.bare(inputs)), targets)
-            loss, _ = self.objective(task_loss, draw, t, self.searching_epochs)
-            gradients = torch.autograd.grad(loss, logits, allow_unused=True)
-        for parameter, gradient in zip(logits, gradients, strict=True):
-            parameter.grad = None if gradient is None else reduce(gradient, "mean")
-        self.arch_optimizer.step()
-        self.arch_optimizer.zero_grad()
-        self.objective.update(1 / (self.searching_epochs * self.data.steps_per_epoch))
-        return task_loss.detach()
-
-    def _draw(self, phase: int) -> Draw:
-        """The draw of a phase of this step, the same on all processes; temperatures end with the last step."""
-        steps, seed = self.data.steps_per_epoch, self.options.seed
-        warmup, total = self.strategy.options.warmup_epochs * steps, self.options.epochs * steps
-        progress = (self.progress.step - warmup) / max(1, total - warmup - 1)
-        self.strategy.context.bank.begin(seed, self.accelerator.process_index, self.progress.step, phase)
-        return self.distribution.draw(progress, draw_generator(seed, self.progress.step, phase))
+                loss = self.data.loss(convert_to_fp32(self.bare(inputs)), targets)
+            return phase.minimize(loss)
 
     def _weight_step(self, batch: Sequence[Tensor]) -> Tensor:
         inputs, targets = batch
-        with torch.no_grad():
-            self._draw(1)
-        self.optimizer.zero_grad()
-        with self.accelerator.autocast():
-            loss = self.data.loss(self.model(inputs), targets)
+        with self.phases.weight(self.progress.step, self._update_weights) as phase:
+            with self.accelerator.autocast():
+                loss = self.data.loss(self.model(inputs), targets)
+            return phase.minimize(loss)
+
+    def _update_weights(self, loss: Tensor) -> None:
         self.accelerator.backward(loss)
         if self.accelerator.num_processes > 1:
             agree_on_steps(self.activation_quantizers)  # before the optimizer sees steps that differ
         if self.strategy.options.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.weights, self.strategy.options.gradient_clip)
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self.scheduler.step()
-        return loss.detach()
 
     @torch.no_grad()
     def _record(self, train_loss: float | None, val_loss: float | None, settled_loss: float | None) -> None:
@@ -233,7 +213,7 @@ class BilevelSearch:
             expected_costs=self.objective.expected_costs(draw),
             multipliers=self.objective.budget_multipliers(),
             entropy=float(self.distribution.entropy(draw)),
-            entropy_weight=entropy_weight(self.objective.entropy, t, self.searching_epochs) if t >= 0 else 0.0,
+            entropy_weight=entropy_weight(self.objective.entropy, t, self.schedule.searching_epochs) if t >= 0 else 0.0,
         )
         self.progress.records.append(record)
         if self.on_epoch is not None and self.accelerator.is_main_process:

@@ -15,7 +15,7 @@ from quantnas_ext.errors import InputError, shown
 from quantnas_ext.search.loop.bilevel import BilevelSearch
 from quantnas_ext.search.loop.environment import check_environment, make_accelerator, plain_modes, without_settings
 from quantnas_ext.search.loop.epoch_record import EpochRecord
-from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData
+from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData, check_dataset
 from quantnas_ext.search.loop.processes import process_state
 from quantnas_ext.search.loop.sampling import FixedBatches
 from quantnas_ext.search.objective import SearchObjective
@@ -64,7 +64,7 @@ class AccelerateEvaluator(Evaluator):
         check_environment()
         self.options = chosen(EvaluatorOptions, options, changes)
         for name, dataset in (("training", train_dataset), ("validation", validation_dataset)):
-            _check_dataset(name, dataset)
+            check_dataset(name, dataset)
         for name, function in (("loss", loss), ("on_epoch", on_epoch)):
             if function is not None and not callable(function):
                 raise InputError(f"{name} {shown(function)} cannot be called; give a function")
@@ -114,7 +114,9 @@ class AccelerateEvaluator(Evaluator):
             FloatingPointError: when the loss stops being a finite number.
         """
         if self._strategy is None:
-            raise InputError("AccelerateEvaluator searches; use it with the QuantNAS strategy")
+            raise InputError(
+                "AccelerateEvaluator searches; use it with the QuantNAS strategy, and CandidateEvaluator with others"
+            )
         process_state()
         # Weights of candidates that a draw leaves out get no gradient, on any process.
         sampling = self._strategy.context.distribution.relaxation.samples
@@ -127,22 +129,3 @@ class AccelerateEvaluator(Evaluator):
             result = search.run()
         self.records = search.progress.records
         return result
-
-
-def _check_dataset(name: str, dataset: object) -> None:
-    """Refuse data that cannot be gone through by index.
-
-    Raises:
-        InputError: naming the part of the search data.
-    """
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        raise InputError(
-            f"the {name} part of the search data, {shown(dataset)}, has no length or no items by index; give a dataset "
-            "with __len__ and __getitem__"
-        )
-    try:
-        length = len(dataset)
-    except TypeError as error:  # torch's IterableDataset may have the method and no length
-        raise InputError(f"the {name} part of the search data has no length: {error}") from error
-    if length < 1:
-        raise InputError(f"the {name} part of the search data is empty; give it at least one image")

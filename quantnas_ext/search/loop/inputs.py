@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from quantnas_ext.errors import InputError, shown
 from quantnas_ext.search.loop.processes import process_state
 from quantnas_ext.search.loop.sampling import FIXED_BATCHES, FixedBatches
 from quantnas_ext.search.objective import SearchObjective
@@ -65,3 +66,22 @@ class BoundStrategy:
     context: SupernetContext
     objective: SearchObjective
     options: StrategyOptions
+
+
+def check_dataset(name: str, dataset: object) -> None:
+    """Refuse data that cannot be gone through by index.
+
+    Raises:
+        InputError: naming the part of the search data.
+    """
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise InputError(
+            f"the {name} part of the search data, {shown(dataset)}, has no length or no items by index; give a dataset "
+            "with __len__ and __getitem__"
+        )
+    try:
+        length = len(dataset)
+    except TypeError as error:  # torch's IterableDataset may have the method and no length
+        raise InputError(f"the {name} part of the search data has no length: {error}") from error
+    if length < 1:
+        raise InputError(f"the {name} part of the search data is empty; give it at least one image")

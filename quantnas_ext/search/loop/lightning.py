@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import nn, optim
+from torch.nn.parallel import DistributedDataParallel
 
-from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
-from quantnas_ext.distribution.relaxation import draw_generator
+from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
 from quantnas_ext.errors import InputError
+from quantnas_ext.quantization import activation_quantizers, agree_on_steps
 from quantnas_ext.search.loop.best_epoch import KeptEpoch, measuring
-from quantnas_ext.search.loop.phases import frozen
+from quantnas_ext.search.loop.phases import Phases
 from quantnas_ext.search.loop.sampling import FIXED_BATCHES, FixedBatches
+from quantnas_ext.search.loop.schedule import Schedule
 from quantnas_ext.search.objective import SearchObjective
 from quantnas_ext.search.options import StrategyOptions
 from quantnas_ext.supernet.context import SupernetContext
@@ -47,35 +48,41 @@ class QuantNASLightningModule(DartsLightningModule):
             warmup_epochs=options.warmup_epochs,
         )
         self._context = (context,)
+        self._seed: Any = None  # of draws and noise; a number once the training starts
+        self._best_state: dict[str, Any] | None = None
         self.derive_from = options.derive_from
         self.distribution = context.distribution
         self.objective = objective
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
-        """One architecture step on ``batch["val"]`` (after the warm-up), one weight step on ``batch["train"]``.
+        """One architecture step on ``batch["val"]`` (after the warm-up), one weight step on ``batch["train"]``."""
+        step = self.trainer.current_epoch * self._phases.schedule.steps_per_epoch + batch_idx
+        if self._phases.schedule.searching(step):
+            with self._phases.architecture(step) as phase:
+                phase.minimize(_loss(self.training_module.training_step(batch["val"], 2 * batch_idx)))
+            self.log_dict({f"search/{name}": value.float() for name, value in phase.parts.items()})
 
-        In the former, weights get no gradient (in one process, where that can be).
-        """
-        epochs = (self.trainer.max_epochs or 1) - self.warmup_epochs
-        t = self.trainer.current_epoch - self.warmup_epochs + batch_idx / max(1, int(self.trainer.num_training_batches))
-        if t >= 0:
-            optimizer = self.architecture_optimizers()
-            optimizer.zero_grad()
-            draw = self._draw(batch_idx, t / epochs, 0)
-            # In several processes the gradients of all parameters are awaited, so that none may be missing.
-            with frozen(self._weights) if self.trainer.world_size == 1 else nullcontext():
-                loss = _loss(self.training_module.training_step(batch["val"], 2 * batch_idx))
-                loss, parts = self.objective(loss, draw, t, epochs)
-                self.log_dict({f"search/{name}": value.float() for name, value in parts.items()})
-                self.manual_backward(loss)
-            optimizer.step()
-            self.objective.update(1 / (epochs * max(1, int(self.trainer.num_training_batches))))
-        with torch.no_grad():
-            self._draw(batch_idx, t / epochs, 1)
-        output = self.training_module.training_step(batch["train"], 2 * batch_idx + 1)
-        self.advance_optimization(_loss(output), batch_idx, self.gradient_clip_val)
+        def update(loss: Any) -> None:
+            self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
+
+        with self._phases.weight(step, update) as phase:
+            output = self.training_module.training_step(batch["train"], 2 * batch_idx + 1)
+            phase.minimize(_loss(output))
         self.advance_lr_schedulers(batch_idx)
         return output
+
+    def on_after_backward(self) -> Any:
+        """Have all processes agree on activation steps before they move."""
+        if self.trainer.world_size > 1:
+            agree_on_steps(self._quantizers)
+        return super().on_after_backward()
+
+    def setup(self, stage: str) -> Any:  # type: ignore[override]
+        """As the evaluator's module has it; DDP is told to leave the logits alone, whose phase is not its concern."""
+        logits = {id(parameter) for parameter in self.arch_parameters()}
+        names = [name for name, p in self.named_parameters(remove_duplicate=False) if id(p) in logits]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
+        return super().setup(stage)
 
     def on_train_start(self) -> Any:
         """As the evaluator's module has it; all processes agree on the seed of the draws.
@@ -83,13 +90,35 @@ class QuantNASLightningModule(DartsLightningModule):
         Raises:
             InputError: when the best epoch is to be found on validation data that cannot be gone through by index.
         """
-        self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
-        logits = {id(parameter) for parameter in self.distribution.parameters()}
-        self._weights = [parameter for parameter in self.training_module.parameters() if id(parameter) not in logits]
+        self._seed = self.trainer.strategy.broadcast(torch.initial_seed() if self._seed is None else self._seed)
+        logits = {id(parameter) for parameter in self.arch_parameters()}
+        self._phases = Phases(
+            self._context[0],
+            self.objective,
+            Schedule(self.trainer.max_epochs or 1, max(1, int(self.trainer.num_training_batches)), self.warmup_epochs),
+            [parameter for parameter in self.training_module.parameters() if id(parameter) not in logits],
+            self.architecture_optimizers(),
+            seed=self._seed,
+            process=self.trainer.global_rank,
+            scaled=lambda loss: self.trainer.precision_plugin.pre_backward(loss, self),
+        )
+        self._quantizers = list(activation_quantizers(self.training_module))
         if self.derive_from == "best":
             self._best = KeptEpoch(self.model, self.distribution)
+            self._best.state = self._best_state
             self._batches = self._fixed_batches()
         return super().on_train_start()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what a search goes on with besides its modules and optimizers; then as the evaluator's module has it."""
+        checkpoint["quantnas"] = {"seed": self._seed, "best": self._best.state if self.derive_from == "best" else None}
+        self.training_module.on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over what ``on_save_checkpoint`` has kept."""
+        own = checkpoint.get("quantnas", {})
+        self._seed, self._best_state = own.get("seed"), own.get("best")
+        self.training_module.on_load_checkpoint(checkpoint)
 
     def on_train_epoch_end(self) -> Any:
         """Measure the epoch if the best one is wanted; then as the evaluator's module has it."""
@@ -143,17 +172,12 @@ class QuantNASLightningModule(DartsLightningModule):
             self._batches.dataset.set_epoch(self.trainer.current_epoch + 1)
         return float(torch.stack(losses).mean())
 
-    def _draw(self, batch_idx: int, progress: float, phase: int) -> Draw:
-        """The draw of a phase (0: architecture, 1: weights) of a step, the same on all processes."""
-        step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        self._context[0].bank.begin(self._seed, self.trainer.global_rank, step, phase)
-        return self.distribution.draw(progress, draw_generator(self._seed, step, phase))
-
     def on_fit_start(self) -> Any:
         """Refuse trainers whose length is unknown before the first step: the schedules depend on it.
 
         Raises:
-            InputError: without a number of epochs above the warm-up's, or with data of unknown length.
+            InputError: without a number of epochs above the warm-up's, or for several processes that are not DDP's, or
+                where DDP would wait for the weights of candidates that a draw leaves out.
         """
         epochs = self.trainer.max_epochs or -1
         if epochs <= self.warmup_epochs:
@@ -161,6 +185,18 @@ class QuantNASLightningModule(DartsLightningModule):
                 f"a trainer with max_epochs={epochs} leaves no epoch after a warm-up of {self.warmup_epochs}; "
                 "set max_epochs to more than that"
             )
+        if self.trainer.world_size > 1:
+            ddp = self.trainer.strategy.model
+            if not isinstance(ddp, DistributedDataParallel):
+                raise InputError(
+                    f"a search in {self.trainer.world_size} processes needs DDP, which trainer strategy "
+                    f"{type(self.trainer.strategy).__name__} is not; use strategy='ddp'"
+                )
+            if self.distribution.relaxation.samples and not ddp.find_unused_parameters:
+                raise InputError(
+                    f"draws of relaxation '{self.distribution.relaxation.name}' leave candidates out, whose weights "
+                    "strategy='ddp' would wait for; use strategy='ddp_find_unused_parameters_true'"
+                )
         return super().on_fit_start()
 
     def on_train_epoch_start(self) -> Any:
