@@ -13,6 +13,13 @@ from torch.nn.utils.parametrize import is_parametrized
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear
 from quantnas_ext.quantization.layers import QuantConv2d, QuantLinear
 
+PLAIN = ("timm.layers.linear.Linear",)
+"""Classes with a forward pass of their own that computes what torch's does."""
+
+
+def _name(layer: nn.Module) -> str:
+    return f"{type(layer).__module__}.{type(layer).__qualname__}"
+
 
 def why_not(layer: nn.Module) -> str | None:
     """Why a layer that multiplies cannot have a precision; None where it can."""
@@ -23,7 +30,7 @@ def why_not(layer: nn.Module) -> str | None:
     kind: type[Any] = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
     if not isinstance(layer, kind):
         return f"there is no quantized {type(layer).__name__}"
-    if type(layer).forward is not kind.forward or (
+    if (type(layer).forward is not kind.forward and _name(layer) not in PLAIN) or (
         kind is nn.Conv2d and type(layer)._conv_forward is not nn.Conv2d._conv_forward  # type: ignore[attr-defined]
     ):
         return f"{type(layer).__name__} computes in a way of its own"
