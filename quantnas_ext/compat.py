@@ -60,6 +60,40 @@ def without_message(name: str, text: str) -> Iterator[None]:
 
 
 @functools.cache
+def prepare_supernets() -> None:
+    """Let NNI's mixed operations without a bias be frozen.
+
+    Their ``freeze_weight`` gives a bias of None, which ``load_state_dict`` of the frozen operation refuses.
+    """
+    operation: Any = importlib.import_module("nni.nas.oneshot.pytorch.supermodule.operation")
+    for kind in operation.NATIVE_MIXED_OPERATIONS:
+        kind.freeze_weight = _without_none(kind.freeze_weight)
+
+
+def _without_none(freeze_weight: Any) -> Any:
+    @functools.wraps(freeze_weight)
+    def given(*args: Any, **kwargs: Any) -> Any:
+        return {name: value for name, value in freeze_weight(*args, **kwargs).items() if value is not None}
+
+    return given
+
+
+@contextlib.contextmanager
+def kept_trial() -> Iterator[None]:
+    """Keep the parameters of the NNI trial around, where there is one, through a search within it.
+
+    NNI's sequential engine puts those of its own trial in their place, so that what the trial reports after the search
+    would count for parameters 0.
+    """
+    trial: Any = importlib.import_module("nni.trial")
+    parameters = trial._params
+    try:
+        yield
+    finally:
+        trial._params = parameters
+
+
+@functools.cache
 def prepare_basicsr() -> None:
     """Make ``import basicsr`` work and its training run on a CPU, in one process or several.
 

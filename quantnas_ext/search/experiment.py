@@ -17,6 +17,7 @@ from nni.nas.strategy.base import Strategy
 from nni.tools.nnictl.config_utils import Experiments
 
 from quantnas_ext.arguments import whole_number
+from quantnas_ext.compat import kept_trial
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.loop.processes import process_state
 
@@ -104,7 +105,8 @@ def run_experiment(
         config.experiment_working_directory = str(folder)
         experiment = FolderExperiment(space, evaluator, strategy, config)
         try:
-            completed = experiment.run()
+            with kept_trial():
+                completed = experiment.run()
         finally:
             experiment.stop()
         if not completed:  # NNI swallows the interruption and would export what there is so far

@@ -14,6 +14,7 @@ from nni.nas.oneshot.pytorch.supermodule.differentiable import DifferentiableMix
 from nni.nas.strategy import DARTS
 from torch import Tensor, nn
 
+from quantnas_ext.compat import prepare_supernets
 from quantnas_ext.nn.choice_block import ChoiceBlock
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear, searched_precision
 from quantnas_ext.quantization import QuantConv2d, QuantLinear
@@ -33,6 +34,7 @@ def nni_darts(**options: Any) -> DARTS:
     Args:
         options: as ``nni.nas.strategy.DARTS``; ``mutation_hooks`` run before those of this package.
     """
+    prepare_supernets()
     own = [_mixed_block, MixedPrecisionLayer.mutate]
     return DARTS(mutation_hooks=[*(options.pop("mutation_hooks", None) or []), *own], **options)
 

@@ -16,7 +16,7 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn, optim
 
 from quantnas_ext.arguments import whole_number
-from quantnas_ext.compat import without_message
+from quantnas_ext.compat import prepare_supernets, without_message
 from quantnas_ext.costs.goals import Budget, Penalty
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, DrawnSoftmax
 from quantnas_ext.distribution.choices import ChoiceTree
@@ -143,6 +143,7 @@ class QuantNAS(DARTS):
         self._searched = SupernetContext(distribution, self.quantization, objective.most_likely), objective
         self._arch_parameters = dict(distribution.logits.items())
         children = {module: dict(module._modules) for module in model.modules()}
+        prepare_supernets()
         try:
             # DARTS.mutate_model would create logits of its own.
             OneShotStrategy.mutate_model(self, model)
