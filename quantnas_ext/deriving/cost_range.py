@@ -34,11 +34,15 @@ class CostRange:
     def said_of(self, budget: float) -> str:
         """Whether a budget can be met: a clause that says so with the number that decides it."""
         if budget < self.least:
-            return f"cannot be met: no architecture costs less than {self.least:.6g}"
+            return f"cannot be met: no architecture costs less than {_shown(self.least)}"
         if budget >= self.largest:
-            return f"limits nothing: no architecture costs more than {self.largest:.6g}"
+            return f"limits nothing: no architecture costs more than {_shown(self.largest)}"
         times = f": it is {budget / self.least:.2f} times the least" if self.least else ""
         return f"can be met{times}"
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.6g}"
 
 
 def cost_ranges(space: ModelSpace, costs: Sequence[Cost]) -> list[CostRange]:

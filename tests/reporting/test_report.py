@@ -16,15 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from small_runs import ARGUMENTS, photographs, searched, write_run, write_trial
-from small_searches import samples, tiny_space
+from small_searches import tiny_space
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.costs.cost import BitOps, ParameterBytes
-from quantnas_ext.deriving.cost_range import cost_ranges
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
 from quantnas_ext.reporting.report.contents import report_contents, still_front
@@ -160,28 +157,6 @@ def test_layers_of_an_architecture_are_those_of_its_network(found: dict[str, Any
     assert sum(layer.bitops for layer in layers) == independent_bitops(network, shape)
     assert abs(sum(layer.share for layer in layers) - 1) < 1e-12
     assert {layer.block for layer in layers} >= {"head_0", "body_0", "tail_0"}
-
-
-def test_the_range_of_costs_holds_every_architecture_and_is_reached() -> None:
-    torch.manual_seed(0)
-    space, before = tiny_space(), torch.get_rng_state()
-    costs = [BitOps((1, 3, 8, 8)), ParameterBytes((1, 3, 8, 8))]
-    ranges = cost_ranges(space, costs)
-    assert torch.equal(torch.get_rng_state(), before)
-    tree = ChoiceTree.of(space)
-    all_of_them = [sum_of(cost.terms(space), samples(tree)) for cost in costs]
-    for found, values in zip(ranges, all_of_them, strict=True):
-        assert (found.least, found.largest) == (min(values), max(values))
-        assert found.least < found.uniform < found.largest
-    bitops = ranges[0]
-    assert bitops.said_of(bitops.least / 2).startswith("cannot be met")
-    assert bitops.said_of(bitops.least).startswith("can be met")
-    assert bitops.said_of(bitops.largest).startswith("limits nothing")
-
-
-def sum_of(terms: Any, architectures: Any) -> list[float]:
-    made = [set(sample.items()) for sample in architectures]
-    return [sum(cost for choices, cost in terms.items() if choices <= one) for one in made]
 
 
 def test_the_front_and_its_hull_are_those_of_the_definition() -> None:

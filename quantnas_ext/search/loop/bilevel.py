@@ -28,6 +28,7 @@ from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData
 from quantnas_ext.search.loop.lightning import architecture_optimizer
 from quantnas_ext.search.loop.phases import frozen, seeded
 from quantnas_ext.search.loop.sampling import EpochSampler
+from quantnas_ext.search.loop.standing import BAR, standing
 from quantnas_ext.search.objective import entropy_weight
 
 
@@ -135,7 +136,8 @@ class BilevelSearch:
         else:
             self._record(None, None, None)
         hidden = not self.accelerator.is_main_process
-        with tqdm(total=last_step, initial=self.progress.step, desc="search", unit="step", disable=hidden) as bar:
+        start = self.progress.step
+        with tqdm(total=last_step, initial=start, desc="search", unit="step", disable=hidden, bar_format=BAR) as bar:
             for epoch in range(self.progress.epoch, options.epochs):
                 train_loss, val_loss = self._epoch(epoch, bar)
                 self.progress.epoch = epoch + 1
@@ -147,6 +149,8 @@ class BilevelSearch:
                         settled_loss = self.best.measure(batches, data.loss, options.seed, last_step)
                     self.best.offer(settled_loss)
                 self._record(train_loss, val_loss, settled_loss)
+                last = self.progress.records[-1]
+                bar.set_postfix_str(standing(last, self.objective.goals, self.distribution.confidences()))
                 if self.checkpoint is not None and self.accelerator.is_main_process:
                     self._save(self.checkpoint)
         last = self.best.restore() if best else self.progress.records[-1].val_loss
@@ -171,7 +175,6 @@ class BilevelSearch:
                 self.progress.step += 1
                 bar.update()
         losses = reduce(torch.stack([train_losses, val_losses]) / steps, "mean").tolist()
-        bar.set_postfix(loss=f"{losses[0]:.4f}", epoch=epoch + 1)
         if not all(map(math.isfinite, losses)):
             raise FloatingPointError(
                 f"the search's loss is not a finite number in epoch {epoch + 1}; lower the learning rates"
