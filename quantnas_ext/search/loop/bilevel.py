@@ -149,8 +149,8 @@ class BilevelSearch:
                         settled_loss = self.best.measure(batches, data.loss, options.seed, last_step)
                     self.best.offer(settled_loss)
                 self._record(train_loss, val_loss, settled_loss)
-                last = self.progress.records[-1]
-                bar.set_postfix_str(standing(last, self.objective.goals, self.distribution.confidences()))
+                record, confidences = self.progress.records[-1], self.distribution.confidences()
+                bar.set_postfix_str(standing(record, self.objective.goals, confidences))
                 if self.checkpoint is not None and self.accelerator.is_main_process:
                     self._save(self.checkpoint)
         last = self.best.restore() if best else self.progress.records[-1].val_loss
