@@ -66,7 +66,7 @@ async function drawFront(element, content, dataset, cost, choose) {
   const x = (field) => ({ field, type: "quantitative", title: `${content.costs.find((one) => one.key === cost).name} (logarithmic)`, scale: { type: "log", nice: false, domain: [Math.min(...values) / 1.25, Math.max(...values) * 1.25] }, axis: { format: "~s", tickCount: narrow ? 4 : 8, labelOverlap: true } });
   const y = { field: "psnr", type: "quantitative", title: `PSNR on ${dataset}, dB`, scale: { zero: false, nice: false, domain: [Math.min(...heights) - room, Math.max(...heights) + room] }, axis: { tickCount: 7 } };
   const domain = { domain: methods };
-  const legend = methods.length > 1 ? { title: null, orient: "bottom", direction: "horizontal", columns: narrow ? 1 : 3 } : null;
+  const legend = methods.length ? { title: null, orient: "bottom", direction: "horizontal", columns: narrow ? 1 : 4 } : null;
   const colours = { field: "method", type: "nominal", scale: { ...domain, range: methods.map((method) => paint(content.styles[method].colour)) } };
   const layer = [
     ...(bicubic === undefined ? [] : [
@@ -88,18 +88,21 @@ async function drawFront(element, content, dataset, cost, choose) {
       tooltip: ["name", "method", "seed", { field: "dB", title: "PSNR, dB" }, { field: "cost" }].map((one) => (typeof one === "string" ? { field: one } : one)),
     } },
   ];
-  const said = frontSaid(content, dataset, cost, points, front, bicubic);
+  const said = frontSaid(content, dataset, cost, points, front, bicubic, paper);
   await draw(element, { height: narrow ? 300 : 400, layer }, said);
   makeChoosable(element, points, choose);
   return said;
 }
 
 /** The front in words, for those who do not see it. */
-function frontSaid(content, dataset, cost, points, front, bicubic) {
+function frontSaid(content, dataset, cost, points, front, bicubic, paper) {
   const name = content.costs.find((one) => one.key === cost).name;
   const best = front.front.map((run) => points.find((point) => point.name === run)).map((point) => `${point.name} with ${point.dB} dB at ${point.cost}`);
   const line = bicubic === undefined ? "" : ` Bicubic interpolation, the dotted line, has ${fixed(bicubic, 2)} dB.`;
-  return `${points.length} runs by ${name} and PSNR on ${dataset}. On the front: ${best.join("; ")}. The dashed line is its hull; dominated runs are hollow.${line}`;
+  const hull = front.hull.length > 1 ? " The dashed line is its hull." : "";
+  const hollow = points.some((point) => point.dominated) ? " Dominated runs are hollow." : "";
+  const published = paper.length ? ` Stars are published networks: ${paper.map((one) => `${one.psnr} dB at ${si(one.bitops)} (${one.method})`).join("; ")}.` : "";
+  return `${points.length} ${points.length === 1 ? "run" : "runs"} by ${name} and PSNR on ${dataset}. On the front: ${best.join("; ")}.${hull}${hollow}${line}${published}`;
 }
 
 /** Let points be reached by the keyboard (arrows go by cost) and by a finger that lands near one. */

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from quantnas_ext.reporting.figures import FAINT_INK, HAIRLINE, INK, shortened, style_axes
@@ -135,9 +137,16 @@ def front_figure(
                     color=colour if strong else "none",
                     edgecolor=colour,
                     alpha=1 if strong else 0.55,
-                    label=shortened(method) + ("" if strong else ", dominated"),
                     zorder=3 if strong else 2,
                 )
+    named = {point.method for point in points}
+    handles: list[Artist] = [
+        Line2D([], [], linestyle="", marker=SHAPES[shape], color=colour, label=shortened(method))
+        for method, (colour, shape) in styles.items()
+        if method in named
+    ]
+    if best < set(points):
+        handles.append(Line2D([], [], linestyle="", marker="o", color=FAINT_INK, mfc="none", label="hollow: dominated"))
     for method, marker in zip(dict.fromkeys(one.method for one in published), ("*", "x"), strict=False):
         of_it = [one for one in published if one.method == method]
         axes.scatter([p.bitops for p in of_it], [p.psnr for p in of_it], s=60, marker=marker, color=INK, label=method)
@@ -151,5 +160,8 @@ def front_figure(
     axes.set_ylabel(f"PSNR on {shortened(dataset)}, dB", fontsize=8.5, color=INK)
     axes.grid(color=HAIRLINE, linewidth=0.4, alpha=0.6)
     style_axes(axes, size=7.5)
-    axes.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
+    handles += axes.get_legend_handles_labels()[0]
+    axes.legend(
+        handles=handles, fontsize=7.5, frameon=False, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     return figure
