@@ -30,24 +30,27 @@ class _Images:
 def trial_crops(trials: Sequence[Trial], images: int) -> dict[str, list[dict[str, Any]]]:
     """Crops of the first test images of every run that has trained weights, by the run's name; see ``image_crops``.
 
-    A run whose test images are no longer where its configuration says has none, and a notice says so.
+    A run has none, and a notice says why, whose weights cannot be used, or whose test images are no longer where its
+    configuration says.
 
     Args:
         trials: the runs.
         images: how many images of each, at most.
-
-    Raises:
-        InputError: a run's architecture or weights are damaged.
     """
     groups: dict[_Images, dict[str, nn.Module]] = {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for trial in trials:
         if images == 0 or trial.architecture is None or trial.weights is None or trial.status != "done":
             continue
-        network, lines = trained_network(str(trial.architecture), str(trial.weights))
+        try:
+            network, lines = trained_network(str(trial.architecture), str(trial.weights))
+            scale = scale_of(network)
+        except InputError as error:
+            notice(f"no crops of run '{trial.name}': {error}")
+            continue
         for line in lines:
             notice(f"{trial.name}: {line}")
-        found = _test_images(trial, scale_of(network))
+        found = _test_images(trial, scale)
         if found is None:
             notice(f"the test images of run '{trial.name}' are not where its configuration says, so it has no crops")
         else:

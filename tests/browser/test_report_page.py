@@ -111,6 +111,9 @@ def test_the_keyboard_alone_reaches_points_runs_sliders_and_tables(opened: Opene
     page.keyboard.press("ArrowLeft")
     assert page.locator("#run-title").text_content() == "Run cheap"
     assert page.evaluate("document.activeElement.dataset.name") == "cheap"
+    for key in ["ArrowRight", "ArrowLeft"] * 6:  # faster than charts are drawn
+        page.keyboard.press(key)
+    page.wait_for_function("document.querySelectorAll('#run-body .panels svg').length > 8")
     page.locator("input[type=range]").first.focus()
     page.keyboard.press("End")
     assert page.locator(".slider").first.evaluate("one => one.style.getPropertyValue('--cut')") == "100%"

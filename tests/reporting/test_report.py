@@ -234,3 +234,45 @@ def test_no_code_that_a_run_names_is_run(found: dict[str, Any], tmp_path: Path) 
     config.write_text(config.read_text().replace("plugins: []", f"plugins: ['{tmp_path / 'evil.py'}']"))
     report.main([str(tmp_path / "run"), "--images", "0"])
     assert "evil.py" in (tmp_path / "run" / "report" / "report.json").read_text()
+
+
+def test_of_several_runs_those_that_cannot_be_used_are_shown_as_failed(
+    found: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = photographs(tmp_path / "images")
+    for name in ("good", "unknown_space", "odd_history", "no_weights"):
+        write_run(write_trial(tmp_path / "sweep", name), found, images)
+    trials = tmp_path / "sweep" / "trials"
+    for file in (trials / "unknown_space").rglob("architecture.yaml"):
+        file.write_text(file.read_text().replace("name: sr_basic", "name: not_registered"))
+    history = json.loads((trials / "odd_history" / "history.json").read_text())
+    history["epochs"][1]["train_loss"] = "low"
+    (trials / "odd_history" / "history.json").write_text(json.dumps(history))
+    (trials / "no_weights" / "train" / "network.safetensors").write_bytes(b"no tensors")
+    report.main([str(tmp_path / "sweep"), "--images", "1"])
+    told = json.loads((tmp_path / "sweep" / "report" / "report.json").read_text())["trials"]
+    said = {trial["name"]: (trial["status"], trial["error"]) for trial in told}
+    assert said["good"][0] == said["no_weights"][0] == "done" and said["unknown_space"][0] == "failed"
+    assert "not_registered" in said["unknown_space"][1] and "odd_history' cannot be used" in said["odd_history"][1]
+    assert "no crops of run 'no_weights'" in capsys.readouterr().err
+    with pytest.raises(InputError, match="unknown space 'not_registered'"):
+        report.main([str(trials / "unknown_space")])
+
+
+def test_the_second_of_two_searches_stands_for_both(found: dict[str, Any], tmp_path: Path) -> None:
+    write_run(tmp_path / "run" / "precisions", found, photographs(tmp_path / "images"), psnr=30.5)
+    shutil.copy(tmp_path / "run" / "precisions" / "config.yaml", tmp_path / "run")
+    (trial,) = read_trials([tmp_path / "run"])
+    assert (trial.name, trial.status) == ("run", "done") and trial.weights is not None and trial.history is not None
+    assert trial.scores["small"]["ours"]["psnr"] == 30.5
+
+
+def test_the_papers_points_are_shown_on_set14_at_x4_alone(found: dict[str, Any], tmp_path: Path) -> None:
+    write_run(tmp_path / "run", found, photographs(tmp_path / "images"), data_set="Set14")
+    (trial,) = read_trials([tmp_path / "run"])
+    assert not report_contents([trial], {})[0]["paper"]
+    config = json.loads(json.dumps(trial.config))
+    config["space"]["arguments"]["scale"] = 4
+    paper = report_contents([dataclasses.replace(trial, config=config)], {})[0]["paper"]
+    assert (paper["dataset"], paper["cost"]) == ("Set14", "bitops_32")
+    assert {"bitops": 1.93e9, "psnr": 27.63, "method": "paper, noise + ADQ"} in paper["points"]

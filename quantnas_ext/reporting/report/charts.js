@@ -25,6 +25,7 @@ function paint(hex) {
 
 /** Draw a specification; nothing in it is code (`ast`), and nothing is loaded. */
 async function draw(element, spec, description) {
+  if (!element.isConnected) return null; // another run is shown by now
   const [ink, faint, line] = ["ink", "faint", "line"].map(colour);
   const config = {
     background: null,

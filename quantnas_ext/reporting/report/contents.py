@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from quantnas_ext.architecture import Architecture
 from quantnas_ext.costs.cost import BitOps
 from quantnas_ext.deriving.cost_range import CostRange, cost_ranges
 from quantnas_ext.distribution.choices import ChoiceTree
-from quantnas_ext.errors import InputError, about
+from quantnas_ext.errors import InputError
 from quantnas_ext.files.json_values import json_values
 from quantnas_ext.reporting.candidates import Candidate, chosen_candidates
 from quantnas_ext.reporting.distributions import stacking_order
@@ -72,14 +72,22 @@ def report_contents(
         Plain data, and the architecture drawings (.png) that ``drawing`` of a trial is the index of.
 
     Raises:
-        InputError: a trial's file is damaged, or its space is not known.
+        InputError: no trial that is done can be used: its files are damaged, or its space is not known. Where others
+            can, such a trial counts as failed.
     """
     drawings = Drawings()
     spaces: dict[str, _Space] = {}
     entries = []
+    errors: list[InputError] = []
     for trial in trials:
-        with about(f"run '{trial.folder}'"):
-            entries.append(_entry(trial, drawings, spaces) | {"crops": list(crops.get(trial.name, ()))})
+        try:
+            entry = _entry(trial, drawings, spaces)
+        except InputError as error:
+            errors.append(error)
+            entry = _told(replace(trial, status="failed", error=str(error)))
+        entries.append(entry | {"crops": list(crops.get(trial.name, ()))})
+    if errors and not any(entry["status"] == "done" for entry in entries):
+        raise errors[0]
     costs = list(dict.fromkeys(key for entry in entries for key in entry["costs"]))
     datasets = list(dict.fromkeys(name for entry in entries for name in entry["scores"]))
     styles = method_styles([entry["method"] for entry in entries])
@@ -152,8 +160,22 @@ def _title(trials: Sequence[Trial]) -> str:
 
 def _entry(trial: Trial, drawings: Drawings, spaces: dict[str, _Space]) -> dict[str, Any]:
     """What is said of one trial."""
-    search = trial.section("search")
-    entry: dict[str, Any] = {
+    entry = _told(trial)
+    if trial.architecture is not None and trial.status == "done":
+        entry |= _architecture(Architecture.load(trial.architecture), trial, drawings, spaces)
+    if trial.history is not None:
+        try:
+            entry |= _search(trial.history)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            where = f"the history.json of run '{trial.folder}'"
+            raise InputError(f"{where} cannot be used ({error}); give it as the search wrote it") from error
+    return entry
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    """What is said of a trial whatever it has found."""
+    warmup = trial.section("search").get("warmup_epochs")
+    return {
         "name": trial.name,
         "folder": str(trial.folder),
         "status": trial.status,
@@ -166,14 +188,8 @@ def _entry(trial: Trial, drawings: Drawings, spaces: dict[str, _Space]) -> dict[
         "config": _flat(trial.config),
         "config_text": yaml.safe_dump(dict(trial.config), sort_keys=False, allow_unicode=True) if trial.config else "",
         "commands": _commands(trial),
-        "derived": trial.derived.get("scores") or {},
-        "warmup_epochs": search.get("warmup_epochs"),
+        "warmup_epochs": warmup if type(warmup) is int else None,
     }
-    if trial.architecture is not None and trial.status == "done":
-        entry |= _architecture(Architecture.load(trial.architecture), trial, drawings, spaces)
-    if trial.history is not None:
-        entry |= _search(trial.history)
-    return entry
 
 
 def _architecture(found: Architecture, trial: Trial, drawings: Drawings, spaces: dict[str, _Space]) -> dict[str, Any]:
@@ -184,6 +200,7 @@ def _architecture(found: Architecture, trial: Trial, drawings: Drawings, spaces:
     inputs = [cost.input for cost in found.costs if cost.name == "bitops" and cost.input]
     shape = inputs[0] if inputs else COST_INPUT
     layers = layer_costs(space, tree, found.choices, shape)
+    versions, seconds = (found.provenance.get(name) for name in ("versions", "search_seconds"))
     key = json.dumps([found.space, found.arguments, found.choices], sort_keys=True, default=str)
     same_space = json.dumps([found.space, found.arguments], sort_keys=True, default=str)
     if same_space not in spaces:
@@ -205,8 +222,8 @@ def _architecture(found: Architecture, trial: Trial, drawings: Drawings, spaces:
         ],
         "input": list(shape),
         "choices": {label: _plain(value) for label, value in found.choices.items()},
-        "versions": found.provenance.get("versions") or {},
-        "search_seconds": found.provenance.get("search_seconds"),
+        "versions": versions if isinstance(versions, dict) else {},
+        "search_seconds": seconds if isinstance(seconds, int | float) else None,
     }
 
 
@@ -221,23 +238,25 @@ class _Space:
         }
         self._range: CostRange | None = None
         self._budgets: dict[float, None] = {}
+        self._trials: list[str] = []
         try:
             (self._range,) = cost_ranges(space, [BitOps(shape)])
         except InputError as error:
             self._told["unknown"] = str(error)
 
     def add(self, trial: Trial) -> None:
-        """Take a trial's budget in."""
+        """Take a trial in."""
+        self._trials.append(trial.name)
         if trial.budget is not None:
             self._budgets[trial.budget] = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         if self._range is None:
-            return {**self._told, "budgets": []}
+            return {**self._told, "trials": self._trials, "budgets": []}
         ranges = {name: getattr(self._range, name) for name in ("least", "uniform", "largest")}
         budgets = [{"budget": value, "said": self._range.said_of(value)} for value in sorted(self._budgets)]
-        return {**self._told, **ranges, "budgets": budgets}
+        return {**self._told, **ranges, "trials": self._trials, "budgets": budgets}
 
 
 def _search(history: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,16 +266,17 @@ def _search(history: Mapping[str, Any]) -> dict[str, Any]:
     records = history["epochs"]
     largest = np.stack([block.probabilities.max(axis=1) for block in blocks], axis=1)
     expected = next((key for key in records[0] if key.startswith("expected_")), None)
-    curves = {name: [record.get(name) for record in records] for name in ("train_loss", "val_loss", "entropy")}
+    names = {name: name for name in ("train_loss", "val_loss", "entropy")}
     if expected is not None:
-        curves["expected"] = [record.get(expected) for record in records]
+        names["expected"] = expected
+    curves = {name: [_number(record.get(key)) for record in records] for name, key in names.items()}
     curves["least_decided"] = largest.min(axis=1).round(4).tolist()
     curves["median_decided"] = np.median(largest, axis=1).round(4).tolist()
     operations = sorted({candidate.operation for block in blocks for candidate in block.candidates} - {""})
     colours = {name: to_hex(colour) for name, colour in operation_colours(operations).items()}
     last = records[-1]
     return {
-        "entropy": last.get("entropy"),
+        "entropy": _number(last.get("entropy")),
         "least_decided": float(largest[-1].min()),
         "least_decided_block": blocks[int(largest[-1].argmin())].block,
         "curves": curves | {"epochs": epochs.tolist(), "of": (expected or "").removeprefix("expected_")},
@@ -279,6 +299,11 @@ def _distribution(block: BlockProbabilities) -> dict[str, Any]:
         columns.append(1 - np.sum(columns, axis=0))
     thousandths = [np.clip(np.rint(1000 * column), 0, 1000).astype(int).tolist() for column in columns]
     return {"block": block.block, "candidates": candidates, "thousandths": thousandths}
+
+
+def _number(value: Any) -> float | None:
+    """A number of an epoch, or None where the search had none; raises ``TypeError`` for what is no number."""
+    return None if value is None else float(value + 0)
 
 
 def _named(candidate: Candidate) -> dict[str, str]:

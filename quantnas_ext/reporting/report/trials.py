@@ -51,7 +51,6 @@ class Trial:
         architecture: file of what was found; None before.
         weights: file of the trained weights, None where there are none.
         history: content of ``history.json``; None for a run that was not searched here.
-        derived: content of ``derived.json``; empty without one.
         scores: its evaluation.
     """
 
@@ -66,7 +65,6 @@ class Trial:
     architecture: Path | None = None
     weights: Path | None = None
     history: Mapping[str, Any] | None = None
-    derived: Mapping[str, Any] = field(default_factory=dict)
     scores: Scores = field(default_factory=dict)
 
     def section(self, name: str) -> Mapping[str, Any]:
@@ -125,7 +123,9 @@ def _run_in(folder: Path) -> Trial:
     Raises:
         InputError: there is none, or one of its files is damaged.
     """
-    run = RunFolder(folder)
+    whole = run = RunFolder(folder)
+    if not run.architecture.is_file() and run.step("precisions").architecture.is_file():
+        run = run.step("precisions")  # the second of two searches found it
     if not run.config.is_file() and not run.architecture.is_file():
         raise InputError(
             f"'{folder}' is neither a run folder (it has no {run.config.name}) nor a sweep (it has no trials); name "
@@ -133,7 +133,8 @@ def _run_in(folder: Path) -> Trial:
         )
     config = _mapping(run.config) if run.config.is_file() else {}
     found = run.architecture if run.architecture.is_file() else None
-    trainings = [TrainingFolder(folder), *(run.training(name) for name in _TRAININGS)]
+    inside = [one.training(name) for one in dict.fromkeys((whole, run)) for name in _TRAININGS]
+    trainings = [TrainingFolder(folder), *inside]
     trained = next((training for training in trainings if training.weights.is_file()), None)
     if found is not None:
         Architecture.check_form(found)
@@ -147,14 +148,13 @@ def _run_in(folder: Path) -> Trial:
         folder=folder,
         status="done" if found else "running",
         method=f"two-step, {method}" if search.get("operations") else method,
-        seed=seed if isinstance(seed, int) else None,
+        seed=seed if type(seed) is int else None,  # true is none
         budget=_number(budget),
         config=config,
         architecture=found,
         weights=trained.weights if trained else None,
         history=_json(run.history) if run.history.is_file() else None,
-        derived=_json(run.derived) if run.derived.is_file() else {},
-        scores=_scores(run.evaluation, config) if run.evaluation.is_file() else {},
+        scores=next((_scores(one.evaluation, config) for one in (whole, run) if one.evaluation.is_file()), {}),
     )
 
 
@@ -178,7 +178,7 @@ def _trial_in(folder: Path) -> Trial:
         name=str(told.get("name") or folder.name),
         status=status,
         method=str(told.get("method") or run.method),
-        seed=seed if isinstance(seed, int) else None,
+        seed=seed if type(seed) is int else None,
         budget=_number(budget),
         error=reason,
     )
