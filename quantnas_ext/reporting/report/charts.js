@@ -155,11 +155,11 @@ function searchCurves(trial) {
     const known = curves[key].filter((value) => value !== null);
     return known.length ? `from ${show(known[0])} to ${show(known.at(-1))}` : "not measured";
   };
-  const chart = (names, { format = "~g", lines = [], domain, zero = false } = {}) => ({ height: 150, layer: [
+  const chart = (names, { format, lines = [], domain, zero = false } = {}) => ({ height: 150, layer: [
     ...(warmup ? [{ data: { values: [{ from: curves.epochs[0], to: Math.min(warmup, curves.epochs.at(-1)) }] }, mark: { type: "rect", color: colour("faint"), opacity: 0.1, aria: false }, encoding: { x: { ...epochAxis, field: "from" }, x2: { field: "to" } } }] : []),
     ...lines.map(([value, text]) => ({ data: { values: [{ value, text }] }, layer: [{ mark: { type: "rule", strokeDash: [4, 3] }, encoding: { y: { field: "value", type: "quantitative" } } }, { mark: { type: "text", align: "right", baseline: "bottom", dy: -2, x: "width", fontSize: 10.5 }, encoding: { y: { field: "value", type: "quantitative" }, text: { field: "text" } } }] })),
     { data: { values: series(names) }, mark: { type: "line", strokeWidth: 2, point: curves.epochs.length < 3 }, encoding: {
-      x: epochAxis, y: { field: "value", type: "quantitative", title: null, scale: { zero, ...(domain ? { domain } : {}) }, axis: { format, tickCount: 4 } },
+      x: epochAxis, y: { field: "value", type: "quantitative", title: null, scale: { zero, ...(domain ? { domain } : {}) }, axis: { ...(format ? { format } : {}), tickCount: 4 } },
       ...(names.length > 1 ? { color: { field: "what", type: "nominal", scale: { range: ["#0072b2", "#d55e00"].map(paint) }, sort: null, legend: { title: null, orient: "top" } }, strokeDash: { field: "what", type: "nominal", sort: null } } : { color: { value: paint("#0072b2") } }),
     } },
   ] });

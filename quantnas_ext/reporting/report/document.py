@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
@@ -11,6 +12,7 @@ from typing import Any
 
 import jinja2
 import vl_convert
+from PIL import Image
 
 from quantnas_ext.reporting.report.contents import data_uri
 from quantnas_ext.reporting.table import MISSING, number_text, si_prefix
@@ -32,7 +34,7 @@ def report_page(content: Mapping[str, Any], drawings: Sequence[bytes], still: by
         still: a picture (.png) of the front, for readers without scripts.
         still_text: what it shows, in words.
     """
-    images = [data_uri(picture, "png") for picture in drawings]
+    images = [data_uri(_webp(picture), "webp") for picture in drawings]
     places = {address: index for index, address in enumerate(images)}
     trials = []
     for trial in content["trials"]:
@@ -64,6 +66,13 @@ def report_page(content: Mapping[str, Any], drawings: Sequence[bytes], still: by
         packed_data=_packed(json.dumps(data, allow_nan=False)),
         packed_charts=_packed(f"(()=>{{{vl_convert.javascript_bundle(_GLOBAL)}}})();"),
     )
+
+
+def _webp(picture: bytes) -> bytes:
+    """The same pixels in about half the bytes."""
+    written = io.BytesIO()
+    Image.open(io.BytesIO(picture)).convert("RGB").save(written, "WEBP", lossless=True, quality=100, method=6)
+    return written.getvalue()
 
 
 def _packed(text: str) -> str:
