@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def opened(chromium: Any, page_file: Path) -> Iterator[Opened]:
     complaints: list[str] = []
     contexts = []
 
-    def open_page(size: str = "laptop", scheme: str = "light", **settings: Any) -> Any:
+    def open_page(size: str = "laptop", scheme: str = "light", file: Path = page_file, **settings: Any) -> Any:
         width, height = SIZES[size]
         context = chromium.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=size == "phone", **settings
@@ -49,7 +50,7 @@ def opened(chromium: Any, page_file: Path) -> Iterator[Opened]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
         page.on("request", lambda request: complaints.append(request.url) if _leaves(request.url) else None)
-        page.goto(page_file.as_uri())
+        page.goto(file.as_uri())
         if settings.get("java_script_enabled", True):
             page.wait_for_selector("html[data-ready=yes]")
         return page
@@ -128,6 +129,26 @@ def test_a_point_is_chosen_by_mouse_and_by_a_finger_beside_it(opened: Opened) ->
     box = phone.locator("path[data-name='cheap']").bounding_box()
     phone.touchscreen.tap(box["x"] - 8, box["y"] + box["height"] / 2)
     phone.wait_for_function("document.getElementById('run-title').textContent === 'Run cheap'")
+
+
+def test_every_run_is_shown_also_those_that_have_not_ended(opened: Opened) -> None:
+    page = opened()
+    for name in [*RUNS, "broken", "later"]:
+        page.locator("#shown").select_option(name)
+        assert page.locator("#run-title").text_content() == f"Run {name}"
+        page.wait_for_timeout(200)
+    assert "waiting" in page.locator("#run-body").inner_text()
+
+
+def test_a_search_without_an_evaluation_is_shown_without_a_front(opened: Opened, page_file: Path) -> None:
+    run = page_file.parents[1] / "trials" / "cheap"
+    copied = page_file.parents[2] / "searched"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("evaluation.json", "train"))
+    report.main([str(copied)])
+    page = opened(file=copied / "report" / "report.html")
+    assert page.locator("#front").count() == 0
+    assert page.locator("#run-body .panels svg").count() >= 4 + 6 and page.locator(".drawing img").is_visible()
+    assert "recipes/search.py --config again.yaml" in page.locator("#run-body").inner_text()
 
 
 def test_the_table_sorts_and_filters(opened: Opened) -> None:

@@ -56,6 +56,10 @@ async function drawFront(element, content, dataset, cost, choose) {
     const said = `${trial.name}: ${fixed(psnr, 2)} dB at ${si(value)}, ${trial.method}, seed ${trial.seed ?? "unknown"}, ${dominated ? "dominated" : "on the front"}`;
     return [{ name: trial.name, method: trial.method, seed: trial.seed, psnr, value, dominated, said, dB: fixed(psnr, 2), cost: si(value) }];
   });
+  if (!points.length) {
+    element.replaceChildren();
+    return `No run has both this cost and a PSNR on ${dataset}.`;
+  }
   const byName = Object.fromEntries(points.map((point) => [point.name, point]));
   const paper = content.paper.dataset === dataset && content.paper.cost === cost ? content.paper.points : [];
   const bicubic = content.trials.map((trial) => trial.scores[dataset]?.bicubic?.psnr).find((psnr) => psnr !== undefined && psnr !== null);

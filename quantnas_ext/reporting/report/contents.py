@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -89,7 +90,8 @@ def report_contents(
     if errors and not any(entry["status"] == "done" for entry in entries):
         raise errors[0]
     costs = list(dict.fromkeys(key for entry in entries for key in entry["costs"]))
-    datasets = list(dict.fromkeys(name for entry in entries for name in entry["scores"]))
+    named = dict.fromkeys(name for entry in entries for name in entry["scores"])
+    datasets = [name for name in named if any(points_of(entries, name, key) for key in costs)]
     styles = method_styles([entry["method"] for entry in entries])
     content = {
         "title": _title(trials),
@@ -187,6 +189,7 @@ def _told(trial: Trial) -> dict[str, Any]:
         "costs": {},
         "config": _flat(trial.config),
         "config_text": yaml.safe_dump(dict(trial.config), sort_keys=False, allow_unicode=True) if trial.config else "",
+        "scale": trial.scale,
         "commands": _commands(trial),
         "warmup_epochs": warmup if type(warmup) is int else None,
     }
@@ -208,6 +211,7 @@ def _architecture(found: Architecture, trial: Trial, drawings: Drawings, spaces:
     spaces[same_space].add(trial)
     return {
         "space": found.space,
+        "architecture_text": trial.architecture.read_text(encoding="utf-8") if trial.architecture else "",
         "costs": found.cost,
         "cost_names": {cost.key: cost_column(cost).heading for cost in found.costs},
         "drawing": None if diagram is None else drawings.add(key, lambda: architecture_figure(diagram, chosen)),
@@ -322,7 +326,7 @@ def _front(entries: Sequence[Mapping[str, Any]], dataset: str, cost: str) -> dic
 def _paper(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The paper's points and the data set for which they hold, where a run at x4 was evaluated on it."""
     for entry in entries:
-        if entry["config"].get("space.arguments.scale") == 4:
+        if entry["scale"] == 4:
             for dataset in entry["scores"]:
                 if dataset.lower() == "set14":
                     return {"dataset": dataset, "cost": "bitops_32", "points": [asdict(point) for point in PAPER]}
@@ -334,17 +338,24 @@ def _cost_name(key: str, entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _commands(trial: Trial) -> list[str]:
-    """How a run is made again from the configuration that the report shows."""
+    """How a run is made again from the files that the report shows: ``again.yaml``, ``again_architecture.yaml``."""
     if not trial.config or trial.architecture is None:
         return []
-    commands = ["accelerate launch recipes/search.py --config again.yaml --set run=runs/again"]
-    if trial.weights is not None:
-        commands += [
-            "python recipes/train.py --config again.yaml --architecture runs/again/architecture.yaml "
-            "--run runs/again/train",
-            "python recipes/evaluate.py --architecture runs/again/train/architecture.yaml "
-            "--weights runs/again/train/network.safetensors --data NAME=FOLDER",
-        ]
+    found, training = "again_architecture.yaml", "runs/again/train"
+    commands = []
+    if trial.history is not None:
+        by = "python recipes/baseline.py darts" if trial.method == "darts" else "accelerate launch recipes/search.py"
+        found = "runs/again/architecture.yaml"
+        commands.append(f"{by} --config again.yaml --set run=runs/again")
+    commands.append(f"python recipes/train.py --config again.yaml --architecture {found} --run {training}")
+    data = trial.section("data")
+    tests, photographs = data.get("test"), data.get("photographs")
+    if not tests and isinstance(photographs, str) and trial.scale:
+        tests = {"photographs": f"{photographs}/testx{trial.scale}"}
+    if isinstance(tests, dict) and tests:
+        given = " ".join(f"--data {shlex.quote(f'{name}={folder}')}" for name, folder in tests.items())
+        network = f"--architecture {training}/architecture.yaml --weights {training}/network.safetensors"
+        commands.append(f"python recipes/evaluate.py {network} {given}")
     return commands
 
 

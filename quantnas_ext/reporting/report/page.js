@@ -156,11 +156,12 @@ function again(trial) {
     await navigator.clipboard?.writeText(text);
     button.textContent = "copied";
   } }, "copy");
+  const text = (heading, content) => (content ? el("details", {}, el("summary", {}, heading), copy(content), el("pre", { tabindex: "0" }, content)) : null);
   const versions = Object.entries(trial.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", ");
   return el("div", {}, el("h3", {}, "How to make it again"),
     el("p", { class: "hint" }, `Seed ${trial.seed ?? "unknown"}${versions ? `; ${versions}` : ""}. Made in ${trial.folder}.`),
-    trial.commands.length ? el("div", {}, el("p", { class: "hint" }, "Save the configuration as again.yaml, then:"), el("pre", { tabindex: "0" }, trial.commands.join("\n"))) : null,
-    el("details", {}, el("summary", {}, "The whole configuration"), copy(trial.config_text), el("pre", { tabindex: "0" }, trial.config_text)));
+    trial.commands.length ? el("div", {}, el("p", { class: "hint" }, `Save the configuration as again.yaml${trial.curves ? "" : ", the architecture file as again_architecture.yaml"}, then:`), el("pre", { tabindex: "0" }, trial.commands.join("\n"))) : null,
+    text("The whole configuration", trial.config_text), text("The architecture file", trial.architecture_text));
 }
 
 // ---------------------------------------------------------------------------------------------------- tables

@@ -72,6 +72,13 @@ class Trial:
         found = self.config.get(name)
         return found if isinstance(found, Mapping) else {}
 
+    @property
+    def scale(self) -> int | None:
+        """How many times its networks enlarge images; None where the configuration does not say."""
+        arguments = self.section("space").get("arguments")
+        scale = arguments.get("scale") if isinstance(arguments, Mapping) else None
+        return scale if type(scale) is int else None
+
 
 def read_trials(folders: Sequence[str | Path]) -> list[Trial]:
     """All runs in some folders: run folders of a search, a demo or a training, and sweeps with their trials.
