@@ -19,7 +19,7 @@ test: lint
 # Pages in a real browser: Debian's Chromium, which root gets here. Where none can be had, the tests say that they are
 # skipped.
 test-browser: $(PACKAGE)
-	@command -v chromium google-chrome >/dev/null || \
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 	    apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo "no Chromium here, and none can be installed; the tests are skipped" >&2

@@ -41,7 +41,7 @@ async function showRun(trial) {
   const dataset = at("dataset")?.value;
   const scores = trial.scores[dataset] ?? {};
   const psnr = scores.ours?.psnr;
-  const gain = psnr && scores.bicubic?.psnr ? `${psnr >= scores.bicubic.psnr ? "+" : ""}${(psnr - scores.bicubic.psnr).toFixed(2)} over bicubic` : "";
+  const gain = psnr && scores.bicubic?.psnr ? `${Math.abs(psnr - scores.bicubic.psnr).toFixed(2)} ${psnr >= scores.bicubic.psnr ? "above" : "below"} bicubic` : "";
   const float = scores.full_precision?.psnr ? `${scores.full_precision.psnr.toFixed(2)} in full precision` : "";
   const facts = el("dl", { class: "facts" },
     fact("status", trial.status), fact("method", trial.method), fact("seed", String(trial.seed ?? "–")),
