@@ -8,13 +8,23 @@ PACKAGE := $(VENV)/.package
 # The interpreter to build with: make PYTHON=/path/to/python3.12 test
 PYTHON :=
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-browser lint clean
 
 demo: $(PACKAGE)
 	$(BIN)/python recipes/demo.py
 
 test: lint
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --ignore tests/browser
+
+# Pages in a real browser: Debian's Chromium, which root gets here. Where none can be had, the tests say that they are
+# skipped.
+test-browser: $(PACKAGE)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo "no Chromium here, and none can be installed; the tests are skipped" >&2
+	-$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -r tests/browser/requirements.txt
+	$(BIN)/python -m pytest -q -rs tests/browser
 
 lint: $(PACKAGE)
 	$(BIN)/ruff check

@@ -48,8 +48,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_module_and_configuration(installed: Path) -> None:
+    kinds = (".py", ".pyi", ".yaml", ".html", ".css", ".js")
+
     def files(folder: Path) -> set[str]:
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".py", ".pyi", ".yaml")}
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in kinds}
 
     recipes = {f"recipes/{name}" for name in files(ROOT / "recipes")}
     assert files(installed / "quantnas_ext") == files(ROOT / "quantnas_ext") | recipes

@@ -26,6 +26,7 @@ REFUSED = {
     ],
     "prepare_data": [["no_such_folder", "data"], ["images", "data", "--scale", "7"]],
     "measure_latency": [["--output", "no_such_folder/latency.json"], ["--output", "table.json", "--side", "0"]],
+    "report": [["absent"], ["absent", "--images", "-1"]],
     "import_genotype": [["absent.gen", "--space", "sr_basic", "--output", "a.yaml"]],
 }
 """What each recipe is given and refuses."""

@@ -27,6 +27,7 @@ from quantnas_ext.search.loop.lightning import architecture_optimizer
 from quantnas_ext.search.loop.phases import Phases, seeded
 from quantnas_ext.search.loop.sampling import EpochSampler
 from quantnas_ext.search.loop.schedule import Schedule
+from quantnas_ext.search.loop.standing import BAR, standing
 from quantnas_ext.search.objective import entropy_weight
 
 
@@ -134,7 +135,8 @@ class BilevelSearch:
         else:
             self._record(None, None, None)
         hidden = not self.accelerator.is_main_process
-        with tqdm(total=last_step, initial=self.progress.step, desc="search", unit="step", disable=hidden) as bar:
+        start = self.progress.step
+        with tqdm(total=last_step, initial=start, desc="search", unit="step", disable=hidden, bar_format=BAR) as bar:
             for epoch in range(self.progress.epoch, options.epochs):
                 train_loss, val_loss = self._epoch(epoch, bar)
                 self.progress.epoch = epoch + 1
@@ -146,6 +148,8 @@ class BilevelSearch:
                         settled_loss = self.best.measure(batches, data.loss, options.seed, last_step)
                     self.best.offer(settled_loss)
                 self._record(train_loss, val_loss, settled_loss)
+                record, confidences = self.progress.records[-1], self.distribution.confidences()
+                bar.set_postfix_str(standing(record, self.objective.goals, confidences))
                 if self.checkpoint is not None and self.accelerator.is_main_process:
                     self._save(self.checkpoint)
         last = self.best.restore() if best else self.progress.records[-1].val_loss
@@ -168,7 +172,6 @@ class BilevelSearch:
                 self.progress.step += 1
                 bar.update()
         losses = reduce(torch.stack([train_losses, val_losses]) / data.steps_per_epoch, "mean").tolist()
-        bar.set_postfix(loss=f"{losses[0]:.4f}", epoch=epoch + 1)
         if not all(map(math.isfinite, losses)):
             raise FloatingPointError(
                 f"the search's loss is not a finite number in epoch {epoch + 1}; lower the learning rates"
