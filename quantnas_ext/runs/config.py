@@ -69,6 +69,14 @@ class DataConfig(BatchOptions):
     nested: bool = False
     skip_small: bool = False
 
+    def check_one_test(self, what: str) -> None:
+        """Refuse anything but one dataset folder to evaluate on, which the photographs are too."""
+        tests = len(self.test)
+        if tests > 1 or (not tests and self.photographs is None):
+            raise InputError(
+                f"{what} evaluates on exactly one dataset folder, but 'data.test' has {tests}; give it one"
+            )
+
 
 @dataclass(frozen=True)
 class CostConfig:
