@@ -207,7 +207,7 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
         _build(values, source)
         values = values or {}
     for override in overrides:
-        key, value = _parse_override(override)
+        key, value = parse_override(override)
         one: dict[str, Any] = {}
         _put(one, key, value)
         _build(one, f"'--set {override}'")
@@ -281,7 +281,7 @@ def _find(path_or_name: str | Path) -> Path:
     return path
 
 
-def _parse_override(override: str) -> tuple[str, Any]:
+def parse_override(override: str) -> tuple[str, Any]:
     """Key and value of a ``key=value`` text."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):

@@ -242,7 +242,7 @@ class BilevelSearch:
             self.on_epoch(record)
 
     @torch.no_grad()
-    def _spent(self, draw: Draw) -> dict[str, dict[str, float]]:
+    def _spent(self, draw: Draw) -> dict[str, Any]:
         """What a record holds of the costs."""
         return {
             "expected_costs": self.objective.expected_costs(draw),
