@@ -152,8 +152,9 @@ class Portal:
         """The end of what the server has printed, on one line."""
         log = self.folder / self.experiment / "log" / "server.log"
         with contextlib.suppress(OSError):
-            said = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            return " / ".join(line.strip() for line in said if line.strip())[-600:]
+            lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+            said = [line for line in lines if line and not line.startswith("at ")]  # no calls of a traceback
+            return " / ".join(said)[-600:]
         return "none"
 
     def check(self) -> None:
@@ -196,6 +197,9 @@ class Portal:
                 raise PortalFailure(f"NNI's server refuses {method} {path}: {answer.text[:300]}")
             return answer.json() if answer.content else None
         except (requests.RequestException, ValueError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if self._process is not None and self._process.wait(0.5) is not None:
+                    raise PortalFailure("NNI's server has ended") from error
             raise PortalFailure(f"NNI's server gives no answer to {method} {path}: {error}") from error
 
     def stop(self) -> None:

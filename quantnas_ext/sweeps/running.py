@@ -242,8 +242,8 @@ def planned(sweep: SweepConfig, parameters: dict[str, Any], trials: Path) -> Pla
 
 
 def last_lines(folder: SweepFolder, experiment: str, job: str, count: int = _LOG_LINES) -> list[str]:
-    """The last lines that a trial has printed on standard error, or on standard output; none where it ran elsewhere."""
-    for name in ("trial.stderr", "trial.stdout"):
+    """The last lines that a trial has printed on standard error, or otherwise; none where it ran elsewhere."""
+    for name in ("trial.stderr", "trial.log"):
         path = folder.log(experiment, job, name)
         if path is None:
             continue

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from quantnas_ext.arguments import name_among
 from quantnas_ext.errors import InputError, about, unknown_name
 from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.files.paths import expanded, is_file, seen_from
@@ -20,6 +21,9 @@ GRID = "Grid"
 """The tuner that goes through all combinations, ours."""
 
 MOST_TRIALS = 1000
+
+STRATEGIES = ("RegularizedEvolution", "Random", "TPE")
+"""NNI's multi-trial strategies."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class SweepConfig:
         parameters: what differs between trials: ``method``, ``seed`` or any other key of a configuration, with the list
             of its values; for NNI's tuners also with one of NNI's search spaces, ``{_type: uniform, _value: [1, 2]}``.
         tuner: who chooses among them.
-        architectures: NNI's multi-trial strategy that takes the place of tuner and parameters: every trial trains one
-            architecture of the space, within the BitOps of ``search.bitops_budget`` where the configuration has one.
+        architectures: NNI's multi-trial strategy (one of ``STRATEGIES``) that takes the place of tuner and parameters:
+            every trial trains one architecture of the space, within the BitOps of ``search.bitops_budget`` where the configuration has one.
         trials: most trials; None for all of a grid.
         concurrency: trials at a time; None for as many as there are cores, or threads for.
         threads: CPU threads of a trial; None for an even share of the cores.
@@ -60,7 +64,7 @@ class SweepConfig:
     set: list[str] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
     tuner: TunerConfig = field(default_factory=TunerConfig)
-    architectures: Literal["RegularizedEvolution", "Random", "TPE"] | None = None
+    architectures: str | None = None
     trials: int | None = number(None, least=1, most=MOST_TRIALS)
     concurrency: int | None = number(None, least=1, most=MOST_TRIALS)
     threads: int | None = number(None, least=1)
@@ -125,6 +129,7 @@ def save_sweep(sweep: SweepConfig, path: Path) -> None:
 def _checked(sweep: SweepConfig) -> SweepConfig:
     """The sweep, whose keys go together."""
     if sweep.architectures is not None:
+        name_among("value of 'architectures':", sweep.architectures, STRATEGIES)
         if sweep.parameters:
             raise InputError("'architectures' takes the place of 'parameters'; leave one of them out")
         if sweep.trials is None:
