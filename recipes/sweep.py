@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     start = kinds.add_parser("start", help="begin a sweep")
     start.add_argument("sweep", metavar="NAME|FILE", help=f"a YAML file, or one of: {names}")
     override = "override a key of the sweep, as in --set run=runs/mine; repeatable"
-    start.add_argument("--set", metavar="KEY=VALUE", dest="overrides", action="append", default=[], help=override)
+    start.add_argument("--set", metavar="KEY=VALUE", dest="changes", action="append", default=[], help=override)
     resume = kinds.add_parser("resume", help="go on with a sweep that was stopped")
     resume.add_argument("--failed", action="store_true", help="run failed trials again, from where they were")
     view = kinds.add_parser("view", help="show a sweep in the portal, without running or changing anything")
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def begin(arguments: argparse.Namespace) -> None:
     """Check all trials of a sweep, make its folder, and run it."""
-    sweep = load_sweep(arguments.sweep, arguments.overrides)
+    sweep = load_sweep(arguments.sweep, arguments.changes)
     folder = SweepFolder(sweep.run)
     folder.check_new()
     from quantnas_ext.sweeps import running
@@ -94,6 +94,11 @@ def go_on(folder: SweepFolder, arguments: argparse.Namespace) -> None:
     sweep = folder.load()
     from quantnas_ext.sweeps import running
 
+    if sweep.architectures is not None:
+        raise InputError(
+            f"sweep '{folder}' cannot go on, as {sweep.architectures} forgets what it has tried; look at it with view, "
+            "or start a new sweep with another seed"
+        )
     experiment, port = running.experiment_of(folder), arguments.port or sweep.port
     _ask(arguments.public, port)
     _run(running.SweepRun(folder, sweep, experiment, port, public=arguments.public), "resume", failed=arguments.failed)

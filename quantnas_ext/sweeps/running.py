@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
@@ -27,6 +27,9 @@ from quantnas_ext.sweeps.portal import Portal, PortalFailure, end_all
 from quantnas_ext.sweeps.progress import SweepProgress, counts_text, front_table
 from quantnas_ext.sweeps.sweep_file import SweepConfig, save_sweep
 from quantnas_ext.sweeps.sweep_folder import SweepFolder, TrialRecord
+
+if TYPE_CHECKING:
+    from quantnas_ext.sweeps.architectures import Exploration
 
 _POLL = 0.5  # seconds between two looks at the server
 _LOG_LINES = 5
@@ -56,9 +59,16 @@ def experiment_config(sweep: SweepConfig, folder: SweepFolder, concurrency: int)
     """
     from nni.experiment.config import ExperimentConfig
 
-    if sweep.grid:
+    space = None
+    if sweep.architectures is not None:
+        from quantnas_ext.sweeps.architectures import base_config, choices_of
+
+        space = choices_of(base_config(sweep, folder.trials))
+        # Shown in the portal; the strategy itself runs in our process.
+        tuner: dict[str, Any] = {"className": f"nni.nas.strategy.{sweep.architectures}", "codeDirectory": os.getcwd()}
+    elif sweep.grid:
         package = str(Path(__file__).parents[2])
-        tuner: dict[str, Any] = {"className": "quantnas_ext.sweeps.tuner.PlannedTrials", "codeDirectory": package}
+        tuner = {"className": "quantnas_ext.sweeps.tuner.PlannedTrials", "codeDirectory": package}
         tuner["classArgs"] = {"sweep": str(folder)}
     else:
         arguments = {"optimize_mode": "maximize", **sweep.tuner.arguments}
@@ -66,7 +76,7 @@ def experiment_config(sweep: SweepConfig, folder: SweepFolder, concurrency: int)
     try:
         config = ExperimentConfig(
             experimentName=folder.path.name,
-            searchSpace=search_space(sweep),
+            searchSpace=search_space(sweep) if space is None else space,
             trialCommand=trial_command(folder),
             trialCodeDirectory=os.getcwd(),
             trialConcurrency=concurrency,
@@ -90,10 +100,14 @@ def check_sweep(sweep: SweepConfig, folder: SweepFolder) -> list[TrialRecord]:
     """
     if sweep.grid:
         return [TrialRecord.of(trial, number) for number, trial in enumerate(plan_grid(sweep, folder.trials), start=1)]
-    if sweep.architectures is None:
-        _check_tuner(sweep.tuner.name)
-        for parameters in examples(sweep):
-            plan_trial(sweep, parameters, folder.trials)
+    if sweep.architectures is not None:
+        from quantnas_ext.sweeps.architectures import base_config
+
+        base_config(sweep, folder.trials)
+        return []
+    _check_tuner(sweep.tuner.name)
+    for parameters in examples(sweep):
+        plan_trial(sweep, parameters, folder.trials)
     return []
 
 
@@ -119,13 +133,14 @@ def check_searches(sweep: SweepConfig, folder: SweepFolder) -> None:
     from quantnas_ext.spaces import build_space
     from quantnas_ext.sr.data.search_data import search_datasets
 
-    planned = (
-        plan_grid(sweep, folder.trials)
-        if sweep.grid
-        else [plan_trial(sweep, parameters, folder.trials) for parameters in examples(sweep)]
-    )
+    if sweep.architectures is not None:
+        planned_trials = [_any_architecture(sweep, folder)]
+    elif sweep.grid:
+        planned_trials = plan_grid(sweep, folder.trials)
+    else:
+        planned_trials = [plan_trial(sweep, parameters, folder.trials) for parameters in examples(sweep)]
     seen: set[str] = set()
-    for trial in planned:
+    for trial in planned_trials:
         search = trial.config.search
         key = repr((trial.config.space, trial.config.data, search.bitops_budget, search.bytes_budget, search.costs))
         if key in seen:
@@ -135,6 +150,12 @@ def check_searches(sweep: SweepConfig, folder: SweepFolder) -> None:
             space = build_space(trial.config.space.name, trial.config.space.arguments)
             search_datasets(trial.config, space)
             QuantNAS(search, costs=goals_of(search)).check(space)
+
+
+def _any_architecture(sweep: SweepConfig, folder: SweepFolder) -> PlannedTrial:
+    from quantnas_ext.sweeps.architectures import architecture_trial
+
+    return architecture_trial(sweep, {}, folder.trials)
 
 
 class SweepRun:
@@ -165,7 +186,9 @@ class SweepRun:
         concurrency, threads = share_of_cores(sweep, trials)
         os.environ["QUANTNAS_SWEEP_THREADS"] = str(threads)
         config = experiment_config(sweep, folder, concurrency)
-        portal = Portal(folder.nni, self.experiment, self.port, action, public=self.public)
+        channel = None if sweep.architectures is None else f"ws://localhost:{self.port}/tuner"
+        portal = Portal(folder.nni, self.experiment, self.port, action, public=self.public, tuner_channel=channel)
+        exploration: Exploration | None = None
         title = f"sweep {folder}: portal {portal.url}, {concurrency} at a time with {threads} thread(s) each"
         progress = SweepProgress(title, concurrency, trials)
         told = {"experiment": self.experiment, "folder": str(folder), "port": self.port}
@@ -176,9 +199,15 @@ class SweepRun:
                 folder.write_state(**told, **processes)
                 portal.request("POST", "/experiment", config)
                 print(f"{title}\nNNI's experiment {self.experiment}", flush=True)
-                self._follow(portal, progress)
+                if sweep.architectures is not None:
+                    from quantnas_ext.sweeps.architectures import Exploration, base_config
+
+                    exploration = Exploration(sweep, base_config(sweep, folder.trials), portal)
+                self._follow(portal, progress, exploration)
             finally:
                 portal.stop()
+                if exploration is not None:
+                    exploration.close()
                 folder.write_state(**told)
                 for record in folder.records():
                     if record.status == "running":  # what was stopped goes on when the sweep does
@@ -186,7 +215,7 @@ class SweepRun:
         progress.show(folder.records(), last=True)
         return folder.records()
 
-    def _follow(self, portal: Portal, progress: SweepProgress) -> None:
+    def _follow(self, portal: Portal, progress: SweepProgress, exploration: Exploration | None) -> None:
         """Look at the experiment until it has ended."""
         idle_since = None
         while True:
@@ -202,6 +231,10 @@ class SweepRun:
             if live or (self.sweep.grid and any(record.status in ("waiting", "running") for record in records)):
                 idle_since = None
             elif status["status"] == "DONE" or (self.sweep.grid and records):
+                return
+            elif exploration is not None and exploration.ended:
+                if exploration.failure is not None:
+                    raise PortalFailure(f"NNI's strategy has ended: {exploration.failure}") from exploration.failure
                 return
             elif status["status"] == "TUNER_NO_MORE_TRIAL":
                 idle_since = idle_since or time.monotonic()

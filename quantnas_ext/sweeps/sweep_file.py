@@ -50,8 +50,9 @@ class SweepConfig:
         parameters: what differs between trials: ``method``, ``seed`` or any other key of a configuration, with the list
             of its values; for NNI's tuners also with one of NNI's search spaces, ``{_type: uniform, _value: [1, 2]}``.
         tuner: who chooses among them.
-        architectures: NNI's multi-trial strategy (one of ``STRATEGIES``) that takes the place of tuner and parameters:
-            every trial trains one architecture of the space, within the BitOps of ``search.bitops_budget`` where the configuration has one.
+        architectures: NNI's multi-trial strategy (one of ``STRATEGIES``) in place of tuner and parameters: every trial
+            trains one architecture of the space, within ``search.bitops_budget`` where the configuration has one. It
+            takes the tuner's ``arguments``.
         trials: most trials; None for all of a grid.
         concurrency: trials at a time; None for as many as there are cores, or threads for.
         threads: CPU threads of a trial; None for an even share of the cores.

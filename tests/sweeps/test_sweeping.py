@@ -31,7 +31,8 @@ CONFIG: dict[str, Any] = {
         "name": "sr_basic",
         "arguments": {
             "scale": 2, "width": 4, "cells": 1, "adq": False, "bits": [4, 8], "head": ["conv_3x3"],
-            "skip": ["conv_1x1"], "body": ["conv_3x3", "conv_1x1"], "upsample": ["conv_3x3"], "tail": ["conv_1x1", "conv_3x3"],
+            "skip": ["conv_1x1"], "body": ["conv_3x3", "conv_1x1"], "upsample": ["conv_3x3"],
+            "tail": ["conv_1x1", "conv_3x3"],
         },
     },
     "search": {"epochs": 3, "warmup_epochs": 2, "steps_per_epoch": 2, "architecture_learning_rate": 0.3, "threads": 1},
