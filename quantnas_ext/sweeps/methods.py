@@ -17,7 +17,6 @@ from quantnas_ext.runs.config import Config, save_config
 from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.runs.search_goals import goals_of
 from quantnas_ext.spaces import build_space
-from quantnas_ext.sr.baseline_searches import draw_architectures, full_precision_step, search_with_darts
 from quantnas_ext.sr.search_run import search
 from quantnas_ext.sweeps.reporting import EpochReports
 from quantnas_ext.sweeps.warmup import search_from_shared_warmup
@@ -67,6 +66,8 @@ def at_one_precision(config: Config, warmups: Path, reports: EpochReports) -> No
 
 def by_chance(config: Config, warmups: Path, reports: EpochReports) -> None:
     """Draw an architecture that a search with the same budgets could find."""
+    from quantnas_ext.sr.baseline_searches import draw_architectures  # here, as it loads Lightning
+
     run = RunFolder(config.run)
     (architecture,), how = draw_architectures(config, 1)
     print(f"drawn {how}")
@@ -76,6 +77,8 @@ def by_chance(config: Config, warmups: Path, reports: EpochReports) -> None:
 
 def by_darts(config: Config, warmups: Path, reports: EpochReports) -> None:
     """Search with NNI's DARTS, which knows no budget."""
+    from quantnas_ext.sr.baseline_searches import search_with_darts  # here, as it loads Lightning
+
     search_with_darts(config, RunFolder(config.run), resume=True)
 
 
@@ -90,6 +93,8 @@ FINDERS: dict[str, Finder] = {
 
 def _full_precision(config: Config, warmups: Path, reports: EpochReports) -> RunFolder:
     """The folder of the full-precision search, which is done if it was not."""
+    from quantnas_ext.sr.baseline_searches import full_precision_step  # here, as it loads Lightning
+
     first = full_precision_step(config)
     folder = RunFolder(first.run)
     if folder.state != "found":

@@ -23,7 +23,7 @@ from quantnas_ext.sweeps.listening import check_port, family, open_to_others
 
 GUARD = Path(__file__).with_name("portal_guard.js")
 
-_PATIENCE = 30  # seconds for the server to answer
+_PATIENCE = 60  # seconds for the server to answer
 _LAST_WORDS = 20  # seconds for it to stop by itself
 
 

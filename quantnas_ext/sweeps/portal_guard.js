@@ -5,13 +5,14 @@
 //   another page;
 // * starts no TensorBoard, which NNI has listen on every interface;
 // * changes nothing for a portal that only shows, unless the request has the token of who started it;
-// * keeps its list of experiments in the sweep's folder, and ends when the process that started it has ended.
+// * waits longer for its tuner, keeps its list of experiments in the sweep's folder, and ends when the process that started it has ended.
 "use strict";
 
 const crypto = require("crypto");
 const http = require("http");
 const net = require("net");
 const os = require("os");
+const util = require("util");
 
 const settings = JSON.parse(process.env.QUANTNAS_PORTAL);
 delete process.env.QUANTNAS_PORTAL; // trials and tuners start without either
@@ -78,6 +79,16 @@ http.Server.prototype.emit = function (...all) {
   }
   return true;
 };
+
+// NNI gives its tuner ten seconds to start, in which Python has not loaded NNI on a machine that is busy with trials.
+const setTimer = globalThis.setTimeout;
+globalThis.setTimeout = function (action, delay, ...more) {
+  const ofTuner = delay === 10000 && new Error().stack.includes("tuner_command_channel");
+  return setTimer(action, ofTuner ? 180000 : delay, ...more);
+};
+Object.assign(globalThis.setTimeout, setTimer, {
+  [util.promisify.custom]: setTimer[util.promisify.custom],
+});
 
 setInterval(() => {
   if (process.ppid !== settings.owner) {

@@ -78,7 +78,7 @@ def once(condition: Callable[[], Any], act: Callable[[], None]) -> threading.Thr
     """Do something as soon as a condition holds, beside what this process does."""
 
     def wait() -> None:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             if condition():
                 act()
@@ -92,15 +92,15 @@ def once(condition: Callable[[], Any], act: Callable[[], None]) -> threading.Thr
 
 @pytest.fixture(scope="module")
 def killed(workshop: Path) -> Iterator[tuple[SweepFolder, int, str]]:
-    """A sweep whose server was killed while two trials ran: its folder, exit code and standard error."""
+    """A sweep whose server was killed while its trials ran: its folder, exit code and standard error."""
     folder = SweepFolder(workshop / "sweep")
     file = workshop / "sweep.yaml"
     tests = [{"cup": str(workshop / "held_out")}, {"cup": str(workshop / "late")}]  # the second is not there yet
-    parameters = {"method": ["random"], "seed": [0, 1], "data.test": tests}
+    parameters = {"method": ["random"], "data.test": tests}
     content = {"run": str(folder), "config": str(workshop / "config.yaml"), "port": free_port(), "concurrency": 2}
-    file.write_text(yaml.safe_dump({**content, "threads": 1, "trials": 4, "parameters": parameters}))
+    file.write_text(yaml.safe_dump({**content, "threads": 1, "trials": 2, "parameters": parameters}))
     thread = once(
-        lambda: sum(record.status == "running" for record in folder.records()) == 2,
+        lambda: any(record.status == "running" for record in folder.records()),
         lambda: os.kill(int(folder.state()["server"][0]), signal.SIGKILL),
     )
     with (workshop / "stderr").open("w+") as stderr, pytest.MonkeyPatch.context() as patch:
@@ -138,7 +138,7 @@ def test_a_resumed_sweep_runs_every_trial_once_and_names_those_that_failed(
     assert ended(["resume", str(folder)]) == 1
     said = capsys.readouterr().out
     records = folder.records()
-    assert sorted(record.status for record in records) == ["done", "done", "failed", "failed"]
+    assert sorted(record.status for record in records) == ["done", "failed"]
     for record in records:
         run = RunFolder(folder.trials / record.name)
         assert (record.status == "done") == ("late" not in str(record.parameters)) == run.evaluation.is_file()
@@ -148,7 +148,7 @@ def test_a_resumed_sweep_runs_every_trial_once_and_names_those_that_failed(
             assert f"failed: {record.name}" in said and "late" in record.error
             assert str(folder.log(running.experiment_of(folder), record.job)) in said and "  | " in said
     jobs = {record.job for record in records}
-    assert len(jobs) == 4 and not of_sweep(folder)
+    assert len(jobs) == 2 and not of_sweep(folder)
     environments = folder.nni / running.experiment_of(folder) / "environments"
     assert {path.name for path in environments.glob("*/trials/*")} == jobs  # in NNI's eyes too, each was one trial
     for record in records:
@@ -181,7 +181,7 @@ def test_a_sweep_is_shown_without_running_or_changing_anything(
         assert len(psutil.Process(portal.pid).children(recursive=True)) == 0
     assert not of_sweep(folder)
     done = [job for job in seen.values() if job["status"] == "SUCCEEDED"]
-    assert len(done) == 4 and len(seen) == 6  # two of which failed before they were run again
+    assert len(done) == 2 and len(seen) == 3  # one of which failed before it was run again
     for job in done:
         figures = json.loads(json.loads(job["finalMetricData"][0]["data"]))
         assert {"default", "psnr", "ssim", "bitops", "bytes"} <= figures.keys() and figures["default"] == figures[
