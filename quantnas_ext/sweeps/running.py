@@ -26,7 +26,7 @@ from quantnas_ext.sweeps.planning import PlannedTrial, examples, plan_grid, plan
 from quantnas_ext.sweeps.portal import Portal, PortalFailure, end_all
 from quantnas_ext.sweeps.progress import SweepProgress, counts_text, front_table
 from quantnas_ext.sweeps.sweep_file import SweepConfig, save_sweep
-from quantnas_ext.sweeps.sweep_folder import SweepFolder, TrialRecord
+from quantnas_ext.sweeps.sweep_folder import JOBS_ENDED, SweepFolder, TrialRecord
 
 if TYPE_CHECKING:
     from quantnas_ext.sweeps.architectures import Exploration
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _POLL = 0.5  # seconds between two looks at the server
 _LOG_LINES = 5
 _TUNER_PATIENCE = 10  # seconds; tuners say that there are no more trials when they wait for a result
-_LIVE = ("WAITING", "RUNNING", "UNKNOWN")
 
 
 def trial_command(folder: SweepFolder) -> str:
@@ -227,7 +226,7 @@ class SweepRun:
             progress.show(records)
             if status["status"] in ("ERROR", "STOPPED"):
                 raise PortalFailure(f"NNI has stopped the experiment: {'; '.join(status['errors'])[:500]}")
-            live = [job for job in jobs if job["status"] in _LIVE]
+            live = [job for job in jobs if job["status"] not in JOBS_ENDED]
             if live or (self.sweep.grid and any(record.status in ("waiting", "running") for record in records)):
                 idle_since = None
             elif status["status"] == "DONE" or (self.sweep.grid and records):
@@ -245,7 +244,7 @@ class SweepRun:
     def _note_ended(self, jobs: list[dict[str, Any]]) -> None:
         """Note the trials of which NNI knows that they have ended, and that could not say so themselves."""
         for job in jobs:
-            if job["status"] in _LIVE or not job.get("hyperParameters"):
+            if job["status"] not in JOBS_ENDED or not job.get("hyperParameters"):
                 continue
             number = int(job.get("sequenceId", 0)) + 1
             trial = planned(self.sweep, job_parameters(job), self.folder.trials)

@@ -18,6 +18,9 @@ from quantnas_ext.files.paths import seen_from
 from quantnas_ext.sweeps.planning import PlannedTrial
 from quantnas_ext.sweeps.sweep_file import SweepConfig, load_sweep
 
+JOBS_ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
+"""What NNI says of jobs that have ended; it has many words for others."""
+
 Status = Literal["waiting", "running", "done", "failed"]
 
 

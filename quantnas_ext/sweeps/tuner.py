@@ -12,9 +12,7 @@ from typing import Any
 import nni
 from nni.tuner import Tuner
 
-from quantnas_ext.sweeps.sweep_folder import SweepFolder
-
-_ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
+from quantnas_ext.sweeps.sweep_folder import JOBS_ENDED, SweepFolder
 
 
 class PlannedTrials(Tuner):
@@ -60,6 +58,6 @@ def live_jobs(database: Path) -> list[dict[str, Any]]:
         for job, event, data in connection.execute(events):
             if data and event == "WAITING":
                 parameters[job] = json.loads(data)["parameters"]
-            if event in ("WAITING", "RUNNING", *_ENDED):
+            if event in ("WAITING", "RUNNING", *JOBS_ENDED):
                 latest[job] = event
-    return [given for job, given in parameters.items() if latest[job] not in _ENDED]
+    return [given for job, given in parameters.items() if latest[job] not in JOBS_ENDED]
