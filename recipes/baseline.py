@@ -74,27 +74,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def draw(config: Config, count: int, bitops_budget: float | None, output: str) -> None:
     """Write architecture files of distinct random architectures."""
-    from quantnas_ext.architecture import Architecture
-    from quantnas_ext.costs.goals import Budget
-    from quantnas_ext.deriving.random_architectures import random_architectures
     from quantnas_ext.files.atomic import atomic_folder
-    from quantnas_ext.runs.provenance import provenance
-    from quantnas_ext.runs.search_goals import goals_of
-    from quantnas_ext.spaces import build_space
-    from quantnas_ext.threads import set_threads
+    from quantnas_ext.sr.baseline_searches import draw_architectures
 
-    set_threads(config.search.threads)
-    space = build_space(config.space.name, config.space.arguments)
-    maximum = config.search.bitops_budget if bitops_budget is None else bitops_budget
-    goals = goals_of(dataclasses.replace(config.search, bitops_budget=maximum))
-    budgets = [goal for goal in goals if isinstance(goal, Budget)]
-    drawn = random_architectures(space, count, budgets=budgets, seed=config.seed)
-    how = "uniformly" if drawn.uniform else "by random probabilities"
-    limits = {f"{budget.cost.name}_budget": budget.maximum for budget in budgets}
-    source = provenance(config, drawn=how, **limits)
-    architectures = [
-        Architecture.of(config.space.name, config.space.arguments, sample, source) for sample in drawn.samples
-    ]
+    architectures, how = draw_architectures(config, count, bitops_budget)
     folder = Folder(output).make()
     with atomic_folder(folder) as temporary:
         for index, architecture in enumerate(architectures):

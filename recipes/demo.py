@@ -30,9 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     add_config_arguments(parser, default="demo")
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
-    tests = len(config.data.test)
-    if tests > 1 or (not tests and config.data.photographs is None):
-        raise InputError(f"the demo evaluates on exactly one dataset folder, but 'data.test' has {tests}; give it one")
+    config.data.check_one_test("the demo")
     run = RunFolder(config.run)
     if run.configured:
         check_same_run(run, config)
@@ -101,48 +99,9 @@ def train(run: RunFolder, given: list[str]) -> None:
 
 def evaluate(config: Config, run: RunFolder) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
-    from quantnas_ext.architecture import Architecture
-    from quantnas_ext.reporting.figures import save_figure
-    from quantnas_ext.reporting.table import PSNR, SSIM, cost_column, format_table
-    from quantnas_ext.spaces import scale_of
-    from quantnas_ext.sr.data.degradation import upscale_bicubic
-    from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
-    from quantnas_ext.sr.data.photographs import with_photographs
-    from quantnas_ext.sr.evaluation.comparison import comparison_figure
-    from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
-    from quantnas_ext.sr.evaluation.score_files import write_json
-    from quantnas_ext.sr.evaluation.upscaling import upscale
-    from quantnas_ext.sr.training.arch import trained_network
-    from quantnas_ext.threads import choose_threads
+    from quantnas_ext.sr import evaluation_run  # loads torch
 
-    choose_threads()
-    folders = {training: run.training(training) for training in TRAININGS}
-    networks = {
-        training: trained_network(str(folder.architecture), str(folder.weights))[0]
-        for training, folder in folders.items()
-    }
-    scale = scale_of(networks["quantized"])
-    (images,) = with_photographs(config.data, scale).test.values()
-    result = {"bicubic": evaluate_bicubic(images, scale, nested=config.data.nested).mean}
-    for training, network in networks.items():
-        costs = Architecture.load(folders[training].architecture).costs
-        scores = evaluate_folder(network, images, scale, name=training, nested=config.data.nested)
-        result[training] = {**scores.mean, **{cost.key: cost.value for cost in costs}}
-    write_json(result, run.evaluation)
-
-    found = EvaluationPairs(images, scale, nested=config.data.nested)
-    pairs = [found[index] for index in range(len(found))]
-    columns = [
-        ("LR", [pair.lr for pair in pairs]),
-        ("bicubic", [upscale_bicubic(pair.lr, scale) for pair in pairs]),
-        ("ours", [upscale(networks["quantized"].eval(), pair.lr) for pair in pairs]),
-        ("HR", [pair.hr for pair in pairs]),
-    ]
-    save_figure(comparison_figure(columns, names=[pair.name for pair in pairs]), run.comparison)
-    rows = [{"network": name.replace("_", " "), **figures} for name, figures in result.items()]
-    print(f"\n{len(pairs)} held-out photographs, x{scale}")
-    print(format_table(rows, ["network", PSNR, SSIM, *map(cost_column, costs)]))
-    print(f"picture: {run.comparison}\nfigures: {run.evaluation}")
+    evaluation_run.evaluate(config, run, list(TRAININGS))
 
 
 def _run(command: list[str]) -> None:

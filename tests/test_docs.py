@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import inspect
 import os
 import re
@@ -21,36 +22,16 @@ from quantnas_ext.runs.config import Config, load_config, shipped_configs
 from quantnas_ext.spaces import SPACES, build_space
 from quantnas_ext.sr import train as sr_train
 from quantnas_ext.sr.training import basicsr_options
-from recipes import (
-    baseline,
-    demo,
-    evaluate,
-    import_genotype,
-    measure_latency,
-    prepare_data,
-    report,
-    search,
-    train,
-    upscale,
-)
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAINS: dict[str, Callable[[list[str]], None]] = {
-    f"recipes/{module.__name__.rpartition('.')[2]}.py": module.main
-    for module in (
-        baseline,
-        demo,
-        evaluate,
-        import_genotype,
-        measure_latency,
-        prepare_data,
-        report,
-        search,
-        train,
-        upscale,
-    )
-} | {"quantnas_ext.recipes.search": search.main, "quantnas_ext.sr.train": sr_train.main}
+    f"recipes/{path.name}": importlib.import_module(f"recipes.{path.stem}").main
+    for path in sorted((ROOT / "recipes").glob("*.py"))
+} | {
+    "quantnas_ext.recipes.search": importlib.import_module("recipes.search").main,
+    "quantnas_ext.sr.train": sr_train.main,
+}
 
 
 def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "quantnas_ext"
 FLOORS = """
 errors compat arguments notices files threads quantization nn distribution costs deriving supernet search conversion
-spaces runs architecture genotype reporting sr
+spaces runs architecture genotype reporting sr sweeps
 """.split()
 """Rooms and lone modules from the ground up, as docs/contributing.md draws them."""
 

@@ -27,6 +27,19 @@ REFUSED = {
     "prepare_data": [["no_such_folder", "data"], ["images", "data", "--scale", "7"]],
     "measure_latency": [["--output", "no_such_folder/latency.json"], ["--output", "table.json", "--side", "0"]],
     "report": [["absent"], ["absent", "--images", "-1"]],
+    "sweep": [
+        ["start", "no_such_sweep"],
+        ["start", "absent.yaml"],
+        ["start", "sweep_demo", "--set", "concurency=2"],
+        ["start", "sweep_demo", "--set", "parameters={method: []}"],
+        ["start", "sweep_demo", "--set", "parameters={method: [nose]}"],
+        ["start", "sweep_demo", "--set", f"parameters={{seed: {list(range(1001))}}}"],
+        ["start", "sweep_demo", "--set", "parameters={search.epoks: [3]}"],
+        ["start", "sweep_demo", "--port", "80"],
+        ["resume", "absent"],
+        ["view", "absent"],
+        ["stop", "absent"],
+    ],
     "import_genotype": [["absent.gen", "--space", "sr_basic", "--output", "a.yaml"]],
 }
 """What each recipe is given and refuses."""

@@ -69,6 +69,14 @@ class DataConfig(BatchOptions):
     nested: bool = False
     skip_small: bool = False
 
+    def check_one_test(self, what: str) -> None:
+        """Refuse anything but one dataset folder to evaluate on, which the photographs are too."""
+        tests = len(self.test)
+        if tests > 1 or (not tests and self.photographs is None):
+            raise InputError(
+                f"{what} evaluates on exactly one dataset folder, but 'data.test' has {tests}; give it one"
+            )
+
 
 @dataclass(frozen=True)
 class CostConfig:
@@ -199,7 +207,7 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
         _build(values, source)
         values = values or {}
     for override in overrides:
-        key, value = _parse_override(override)
+        key, value = parse_override(override)
         one: dict[str, Any] = {}
         _put(one, key, value)
         _build(one, f"'--set {override}'")
@@ -273,7 +281,7 @@ def _find(path_or_name: str | Path) -> Path:
     return path
 
 
-def _parse_override(override: str) -> tuple[str, Any]:
+def parse_override(override: str) -> tuple[str, Any]:
     """Key and value of a ``key=value`` text."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):

@@ -13,6 +13,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from quantnas_ext.architecture import Architecture, arguments_at
 from quantnas_ext.costs.cost import BitOps, Cost, ParameterBytes
 from quantnas_ext.costs.goals import Budget
+from quantnas_ext.deriving.random_architectures import random_architectures
 from quantnas_ext.deriving.ranking import ArchitectureSelector
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
@@ -89,10 +90,34 @@ def _scaled(maximum: float | None, factor: float, cost: Cost, space: ModelSpace)
     return max(maximum * factor, cheapest)
 
 
-def search_with_darts(config: Config, run: RunFolder) -> tuple[Architecture, float]:
+def draw_architectures(
+    config: Config, count: int, bitops_budget: float | None = None
+) -> tuple[list[Architecture], str]:
+    """Distinct random architectures of a configuration's space, and how they were drawn, in words.
+
+    Args:
+        config: with the space, the seed and the budgets.
+        count: how many.
+        bitops_budget: in place of the configuration's; None for that.
+    """
+    set_threads(config.search.threads)
+    space = build_space(config.space.name, config.space.arguments)
+    maximum = config.search.bitops_budget if bitops_budget is None else bitops_budget
+    goals = goals_of(dataclasses.replace(config.search, bitops_budget=maximum))
+    budgets = [goal for goal in goals if isinstance(goal, Budget)]
+    drawn = random_architectures(space, count, budgets=budgets, seed=config.seed)
+    how = "uniformly" if drawn.uniform else "by random probabilities"
+    limits = {f"{budget.cost.name}_budget": budget.maximum for budget in budgets}
+    source = provenance(config, drawn=how, **limits)
+    name, arguments = config.space.name, config.space.arguments
+    return [Architecture.of(name, arguments, sample, source) for sample in drawn.samples], how
+
+
+def search_with_darts(config: Config, run: RunFolder, *, resume: bool = False) -> tuple[Architecture, float]:
     """Search with NNI's DARTS in its Lightning evaluator, and fill the run folder, which stays locked meanwhile.
 
-    Goals and kept operations of the configuration have no part in it.
+    Goals and kept operations of the configuration have no part in it. With ``resume`` the folder may hold something,
+    such as what a search that was stopped has left; it begins anew.
 
     Returns:
         The found architecture, and the seconds that it took.
@@ -114,7 +139,7 @@ def search_with_darts(config: Config, run: RunFolder) -> tuple[Architecture, flo
         gradient_clip_val=config.search.gradient_clip,
         warmup_epochs=config.search.warmup_epochs,
     )
-    with run.held():
+    with run.held(resume=resume):
         save_config(config, run.config)
         if config.search.threads is None:
             batch = (config.data.batch_size, 3, config.data.patch, config.data.patch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from quantnas_ext.distribution.architecture_distribution import Draw
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import activation_quantizers, agree_on_steps, give_steps_a_group
 from quantnas_ext.search.loop.best_epoch import BestEpoch
@@ -62,6 +63,7 @@ class BilevelSearch:
         model: the supernet.
         checkpoint: file to go on from, written after every epoch; None for none.
         on_epoch: called on the main process with the record of every epoch.
+        until: stop after so many epochs; None for all.
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class BilevelSearch:
         *,
         checkpoint: Path | None,
         on_epoch: Callable[[EpochRecord], None] | None,
+        until: int | None = None,
     ) -> None:
         options = data.options
         self.data, self.strategy, self.accelerator = data, strategy, accelerator
         self.options, self.checkpoint, self.on_epoch = options, checkpoint, on_epoch
+        self.until = options.epochs if until is None else until
         self.schedule = Schedule(options.epochs, data.steps_per_epoch, strategy.options.warmup_epochs)
         self.distribution, self.objective = strategy.context.distribution, strategy.objective
         self.distribution.to(accelerator.device)
@@ -137,7 +141,7 @@ class BilevelSearch:
         hidden = not self.accelerator.is_main_process
         start = self.progress.step
         with tqdm(total=last_step, initial=start, desc="search", unit="step", disable=hidden, bar_format=BAR) as bar:
-            for epoch in range(self.progress.epoch, options.epochs):
+            for epoch in range(self.progress.epoch, self.until):
                 train_loss, val_loss = self._epoch(epoch, bar)
                 self.progress.epoch = epoch + 1
                 settled_loss = None
@@ -213,14 +217,21 @@ class BilevelSearch:
             train_loss=train_loss,
             val_loss=val_loss,
             settled_loss=settled_loss,
-            expected_costs=self.objective.expected_costs(draw),
-            multipliers=self.objective.budget_multipliers(),
+            **self._spent(draw),
             entropy=float(self.distribution.entropy(draw)),
             entropy_weight=entropy_weight(self.objective.entropy, t, self.schedule.searching_epochs) if t >= 0 else 0.0,
         )
         self.progress.records.append(record)
         if self.on_epoch is not None and self.accelerator.is_main_process:
             self.on_epoch(record)
+
+    @torch.no_grad()
+    def _spent(self, draw: Draw) -> dict[str, Any]:
+        """What a record holds of the costs."""
+        return {
+            "expected_costs": self.objective.expected_costs(draw),
+            "multipliers": self.objective.budget_multipliers(),
+        }
 
     def _stateful(self) -> dict[str, Any]:
         """What has a state dict of its own, by its key in a checkpoint."""
@@ -247,6 +258,11 @@ class BilevelSearch:
         stateful = self._stateful()
         state = load_checkpoint(path, required=("fingerprint", "epoch", "step", "records", "best", *stateful))
         fingerprint = state["fingerprint"] if isinstance(state["fingerprint"], dict) else {}
+        # Until the warm-up ends a search has not asked what anything costs: it is as it would be with other costs.
+        other_costs = False
+        if state["epoch"] <= self.strategy.options.warmup_epochs:
+            other_costs = fingerprint.get("costs") != self.fingerprint["costs"]
+            fingerprint = fingerprint | {"costs": self.fingerprint["costs"]}
         if others := differences(fingerprint, self.fingerprint):
             more = f" and {len(others) - 4} more" if len(others) > 4 else ""
             raise InputError(
@@ -254,8 +270,12 @@ class BilevelSearch:
                 "and data it was started with, or another run folder"
             )
         for name, part in stateful.items():
-            part.load_state_dict(state[name])
+            if name != "objective" or not other_costs:
+                part.load_state_dict(state[name])
         records = [EpochRecord(**record) for record in state["records"]]
+        if other_costs:
+            spent = self._spent(self.distribution.settle())
+            records = [replace(record, **spent) for record in records]
         self.progress = _Progress(state["epoch"], state["step"], records)
         self.best.state = state["best"]
         if self.on_epoch is not None and self.accelerator.is_main_process:

@@ -11,6 +11,7 @@ from nni.nas.evaluator import Evaluator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from quantnas_ext.arguments import whole_number
 from quantnas_ext.errors import InputError, shown
 from quantnas_ext.search.loop.bilevel import BilevelSearch
 from quantnas_ext.search.loop.environment import check_environment, make_accelerator, plain_modes, without_settings
@@ -37,7 +38,9 @@ class AccelerateEvaluator(Evaluator):
         options: what to train with.
         loss: of outputs and targets; L1 by default.
         checkpoint: file that is written after every epoch, and that a later run starts from where it is present. It
-            belongs to its options, network, loss and data, wherever these lie; another search refuses it.
+            belongs to its options, network, loss and data, wherever these lie; another search refuses it. As the
+            warm-up knows no costs, one from there also goes on with others.
+        until: stop after so many epochs, for a later run to go on from the checkpoint; None for all.
         on_epoch: called on the main process with the record of every epoch, the state before the first included.
         changes: options by name, as in ``AccelerateEvaluator(train, validation, epochs=3, batch_size=4)``.
 
@@ -58,6 +61,7 @@ class AccelerateEvaluator(Evaluator):
         *,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        until: int | None = None,
         on_epoch: Callable[[EpochRecord], None] | None = None,
         **changes: Any,
     ) -> None:
@@ -72,6 +76,7 @@ class AccelerateEvaluator(Evaluator):
             raise InputError(f"checkpoint {shown(checkpoint)} is no path; name a file")
         self.data = SearchData(train_dataset, validation_dataset, nn.L1Loss() if loss is None else loss, self.options)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.until = None if until is None else whole_number("until", until, least=1, most=self.options.epochs)
         self.on_epoch = on_epoch
         self.records: list[EpochRecord] = []
         self._strategy: BoundStrategy | None = None
@@ -124,8 +129,9 @@ class AccelerateEvaluator(Evaluator):
         with plain_modes(accelerator.device):
             with without_settings():
                 search = BilevelSearch(
-                    self.data, self._strategy, accelerator, model, checkpoint=self.checkpoint, on_epoch=self.on_epoch
-                )
+                    self.data, self._strategy, accelerator, model,
+                    checkpoint=self.checkpoint, on_epoch=self.on_epoch, until=self.until,
+                )  # fmt: skip
             result = search.run()
         self.records = search.progress.records
         return result
