@@ -64,7 +64,8 @@ def report(trials: Sequence[Trial], out: Path, *, images: int) -> None:
     """Write the report on some runs."""
     from quantnas_ext.files.atomic import atomic_file  # with all that loads torch, after what can be refused without
     from quantnas_ext.reporting.figures import save_figure
-    from quantnas_ext.reporting.report.contents import file_names, report_contents, still_front, table_csv
+    from quantnas_ext.reporting.report.beside import file_names, still_front, table_csv
+    from quantnas_ext.reporting.report.contents import report_contents
     from quantnas_ext.reporting.report.document import report_page
     from quantnas_ext.reporting.report.tensorboard import write_tensorboard
     from quantnas_ext.sr.evaluation.score_files import write_json

@@ -24,7 +24,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError
-from quantnas_ext.reporting.report.contents import report_contents, still_front
+from quantnas_ext.reporting.report.beside import still_front
+from quantnas_ext.reporting.report.contents import report_contents
 from quantnas_ext.reporting.report.document import report_page
 from quantnas_ext.reporting.report.front import Point, hull, method_styles, undominated
 from quantnas_ext.reporting.report.layer_costs import layer_costs

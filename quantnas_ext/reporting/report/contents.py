@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
-import itertools
 import json
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -31,10 +28,10 @@ from quantnas_ext.reporting.distributions import stacking_order
 from quantnas_ext.reporting.drawing import architecture_figure
 from quantnas_ext.reporting.figures import operation_colours, precisions_name
 from quantnas_ext.reporting.probabilities import BlockProbabilities, block_probabilities, epoch_numbers, most_entropy
-from quantnas_ext.reporting.report.front import PAPER, Point, front_figure, hull, method_styles, undominated
+from quantnas_ext.reporting.report.front import PAPER, Point, hull, method_styles, undominated
 from quantnas_ext.reporting.report.layer_costs import layer_costs
 from quantnas_ext.reporting.report.trials import Trial
-from quantnas_ext.reporting.table import cost_column, si_prefix
+from quantnas_ext.reporting.table import cost_column
 from quantnas_ext.spaces import build_space
 from quantnas_ext.spaces.contract import diagram_of
 
@@ -56,7 +53,7 @@ class Drawings:
         """The index of a picture, made where none of this key is there yet."""
         if key not in self._known:
             self._known[key] = len(self.files)
-            self.files.append(_small_png(make()))
+            self.files.append(small_png(make()))
         return self._known[key]
 
 
@@ -119,37 +116,6 @@ def points_of(entries: Sequence[Mapping[str, Any]], dataset: str, cost: str) -> 
 def data_uri(content: bytes, kind: str) -> str:
     """A file as the address of an image."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def table_csv(content: Mapping[str, Any]) -> str:
-    """One line a run: what it is, its figures on every data set, its costs and how decided its search was."""
-    methods = ("ours", "bicubic", "full_precision")
-    scores = list(
-        dict.fromkeys(
-            (data, method, figure)
-            for entry in content["trials"]
-            for data, found in entry["scores"].items()
-            for method in methods
-            for figure in found.get(method, {})
-            if figure in ("psnr", "ssim", "lpips")
-        )
-    )
-    costs = [cost["key"] for cost in content["costs"]]
-    told = ("entropy", "least_decided", "search_seconds")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "method", "seed", "status", "budget", *(" ".join(one) for one in scores), *costs, *told])
-    for entry in content["trials"]:
-        row = [entry[key] for key in ("name", "method", "seed", "status", "budget")]
-        row += [entry["scores"].get(data, {}).get(method, {}).get(figure) for data, method, figure in scores]
-        row += [entry["costs"].get(cost) for cost in costs] + [entry.get(key) for key in told]
-        writer.writerow([_cell(value) for value in row])
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """A value that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
 
 
 def _title(trials: Sequence[Trial]) -> str:
@@ -376,49 +342,10 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _small_png(figure: Figure) -> bytes:
+def small_png(figure: Figure) -> bytes:
     """A drawing of few colours, a quarter of the size that matplotlib writes."""
     written, reduced = io.BytesIO(), io.BytesIO()
     figure.savefig(written, dpi=_DRAWING_DPI, facecolor="white", format="png")
     picture = Image.open(written).convert("RGB").quantize(_DRAWING_COLOURS, dither=Image.Dither.NONE)
     picture.save(reduced, "PNG", optimize=True)
     return reduced.getvalue()
-
-
-def still_front(content: Mapping[str, Any]) -> tuple[Figure | None, bytes, str]:
-    """The front on the first data set against the first cost: the figure, a small picture of it (.png), and its text.
-
-    Without an evaluated run there is no figure.
-    """
-    if not content["datasets"] or not content["costs"]:
-        return None, b"", ""
-    data, cost = content["datasets"][0], content["costs"][0]
-    points = points_of(content["trials"], data, cost["key"])
-    if not points:
-        return None, b"", ""
-    known = [entry["scores"].get(data, {}).get("bicubic", {}).get("psnr") for entry in content["trials"]]
-    bicubic = next((psnr for psnr in known if psnr is not None), None)
-    paper = content["paper"]
-    figure = front_figure(
-        points,
-        {name: (style["colour"], style["shape"]) for name, style in content["styles"].items()},
-        cost=cost["name"],
-        dataset=data,
-        bicubic=bicubic,
-        published=PAPER if (paper.get("dataset"), paper.get("cost")) == (data, cost["key"]) else (),
-    )
-    front = {point.name: point for point in undominated(points)}
-    best = "; ".join(f"{name} with {point.psnr:.2f} dB at {si_prefix()(point.cost)}" for name, point in front.items())
-    text = f"{len(points)} runs by {cost['name']} and PSNR on {data}. On the front: {best}."
-    return figure, _small_png(figure), text
-
-
-def file_names(content: Mapping[str, Any]) -> list[str]:
-    """A name for files and folders of every trial, different in each whatever the disk."""
-    names: list[str] = []
-    for trial in content["trials"]:
-        base = re.sub(r"[^\w.-]+", "_", trial["name"])[:100].strip(".") or "run"
-        numbered = (f"{base}_{number}" for number in itertools.count(2))
-        taken = {name.lower() for name in names}
-        names.append(next(name for name in itertools.chain([base], numbered) if name.lower() not in taken))
-    return names
