@@ -108,8 +108,10 @@ class Exploration:
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """End the engine, after the portal."""
-        self._engine.shutdown()
+        """End the engine, after the portal; it waits for its last command, which a killed one does not give."""
+        ending = threading.Thread(target=self._engine.shutdown, daemon=True)
+        ending.start()
+        ending.join(10)
 
 
 def _strategy_and_space(sweep: SweepConfig, config: Config) -> tuple[Any, Any]:

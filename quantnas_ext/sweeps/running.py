@@ -21,6 +21,7 @@ import psutil
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import check_writable
 from quantnas_ext.runs.config import load_config, save_config
+from quantnas_ext.runs.library_messages import keep_messages
 from quantnas_ext.sweeps.listening import family
 from quantnas_ext.sweeps.planning import PlannedTrial, examples, plan_grid, plan_trial, search_space
 from quantnas_ext.sweeps.portal import Portal, PortalFailure, end_all
@@ -191,7 +192,7 @@ class SweepRun:
         title = f"sweep {folder}: portal {portal.url}, {concurrency} at a time with {threads} thread(s) each"
         progress = SweepProgress(title, concurrency, trials)
         told = {"experiment": self.experiment, "folder": str(folder), "port": self.port}
-        with _interruptible():
+        with _interruptible(), keep_messages(folder.path):
             try:
                 portal.start()
                 processes = {"server": identity(portal.pid), "runner": identity(os.getpid())}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +144,11 @@ def test_a_record_has_what_a_report_reads_and_survives_damage(tmp_path: Path) ->
     (folder.trials / "damaged").mkdir()
     (folder.trials / "damaged" / "trial.json").write_text("{")
     assert [record.name for record in folder.records()] == [trial.name]
+
+
+def test_the_page_on_sweeps_has_every_key_with_its_default_and_every_method() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sweep.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", page, re.MULTILINE)
+    defaults = dataclasses.asdict(SweepConfig()) | {"tuner": {"name": "Grid"}}
+    assert {key: yaml.safe_load(value) for key, value in rows} == defaults
+    assert all(f"`{method}`" in page for method in METHODS)
