@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from quantnas_ext.errors import InputError, about, shown, unknown_name
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import write_text
 from quantnas_ext.files.paths import is_file, seen_from
 from quantnas_ext.files.schema import read_yaml_file
 
@@ -129,9 +129,7 @@ class Architecture:
             "choices": self.choices,
         }
         costs = {"costs": to_plain(self.costs)}
-        text = _yaml(content) + _yaml(costs, flow=None) + _yaml({"provenance": self.provenance})
-        with atomic_file(Path(path)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, _yaml(content) + _yaml(costs, flow=None) + _yaml({"provenance": self.provenance}))
 
     @staticmethod
     def check_form(path: str | Path) -> None:
