@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from quantnas_ext.errors import InputError, about, unknown_name
+from quantnas_ext.arguments import name_among
+from quantnas_ext.errors import InputError, about
 from quantnas_ext.files.atomic import write_text
 from quantnas_ext.files.paths import expanded, is_file, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
@@ -258,9 +259,7 @@ def _find(path_or_name: str | Path) -> Path:
     path = Path(expanded(str(path_or_name)))
     shipped = shipped_configs()
     if path.suffix == "" and path.name == str(path_or_name):
-        if path.name not in shipped:
-            raise unknown_name("configuration", path.name, shipped)
-        return shipped[path.name]
+        return shipped[name_among("configuration", path.name, shipped)]
     if not is_file(path):
         names = ", ".join(shipped)
         raise InputError(
