@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from quantnas_ext.arguments import name_among
 from quantnas_ext.errors import InputError, about, shown, unknown_name
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import write_text
 from quantnas_ext.files.paths import is_file, seen_from
 from quantnas_ext.files.schema import read_yaml_file
 
@@ -93,8 +94,7 @@ class Architecture:
         tree = ChoiceTree.of(build_space(self.space, self.arguments))
         known = {choice.label: choice for choice in tree}
         for label, value in self.choices.items():
-            if label not in known:
-                raise unknown_name(f"choice in an architecture of space {self.space!r}:", label, known)
+            name_among(f"choice in an architecture of space {self.space!r}:", label, known)
             _check_value(known[label], value)
         for choice in tree:
             owners = choice.owners if choice.parent is None else (choice.parent,)
@@ -129,9 +129,7 @@ class Architecture:
             "choices": self.choices,
         }
         costs = {"costs": to_plain(self.costs)}
-        text = _yaml(content) + _yaml(costs, flow=None) + _yaml({"provenance": self.provenance})
-        with atomic_file(Path(path)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, _yaml(content) + _yaml(costs, flow=None) + _yaml({"provenance": self.provenance}))
 
     @staticmethod
     def check_form(path: str | Path) -> None:

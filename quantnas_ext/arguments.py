@@ -17,6 +17,9 @@ from quantnas_ext.errors import InputError, shown, unknown_name
 
 Entry = TypeVar("Entry")
 
+SCALES = (2, 3, 4)
+"""Magnifications of super-resolution."""
+
 
 class Registry(dict[str, Entry], Generic[Entry]):
     """Things of one kind by the names that arguments and files give them.
@@ -78,6 +81,13 @@ def real_number(name: str, value: object, *, above: float | None = None, least: 
     limits = "" if above is None else f" above {above:g}"
     limits += "" if least is None else f" of at least {least:g}"
     raise InputError(f"{name} {shown(value)} is not possible; use a finite number{limits}")
+
+
+def check_scale(value: object) -> int:
+    """A factor between the sides of an image and of its enlargement, one of ``SCALES``, else an ``InputError``."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value in SCALES:
+        return int(value)
+    raise InputError(f"scale {shown(value)} is not possible; use one of {', '.join(map(str, SCALES))}")
 
 
 def flag(name: str, value: object) -> bool:

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.errors import InputError, about, unknown_name
+from quantnas_ext.arguments import name_among
+from quantnas_ext.errors import InputError, about
 
 Gene = tuple[str, int]
 """Operation and bits of one block, in the authors' words."""
@@ -82,8 +83,7 @@ def import_genotype(path: str | Path, space: str, arguments: Mapping[str, Any] |
             the space, or an argument contradicts it.
     """
     path = Path(path)
-    if space not in _IMPORTS:
-        raise unknown_name("space of genotypes", space, _IMPORTS)
+    name_among("space of genotypes", space, _IMPORTS)
     with about(f"genotype file '{path}'"):
         genotype = parse_genotype(_read(path))
         # Here, as this loads torch and NNI, for which a file that is none need not wait.
@@ -119,11 +119,10 @@ def parse_genotype(text: str) -> dict[str, Section]:
             raise InputError("it should be one call Genotype_SR(...) whose sections are given by name")
     genotype: dict[str, Section] = {}
     for keyword in keywords:
-        if keyword.arg not in SECTIONS:
-            raise unknown_name("section", keyword.arg, SECTIONS)
-        if keyword.arg in genotype:
-            raise InputError(f"section {keyword.arg!r} is there twice; keep one")
-        genotype[keyword.arg] = _section(keyword.arg, keyword.value)
+        name = name_among("section", keyword.arg, SECTIONS)
+        if name in genotype:
+            raise InputError(f"section {name!r} is there twice; keep one")
+        genotype[name] = _section(name, keyword.value)
     for name in SECTIONS[1:]:  # later versions write no head
         if name not in genotype:
             raise InputError(f"section {name!r} is missing; a genotype has {', '.join(SECTIONS[1:])}, and perhaps head")
@@ -178,8 +177,7 @@ def _blocks(name: str, node: ast.expr) -> list[Gene]:
                 pass
             case _:
                 raise InputError(f"section {name!r} should hold pairs such as ('simple_3x3', 8) alone")
-        if operation not in OPERATION_NAMES:
-            raise unknown_name(f"operation in section {name!r}:", operation, OPERATION_NAMES)
+        name_among(f"operation in section {name!r}:", operation, OPERATION_NAMES)
         genes.append((OPERATION_NAMES[operation], bits))
     return genes
 
@@ -188,9 +186,7 @@ def _basic(genotype: dict[str, Section], arguments: dict[str, Any]) -> tuple[dic
     """Arguments of the basic space that a genotype determines, and its blocks by label."""
     from quantnas_ext.spaces.sr_basic import BODY_CELLS
 
-    variant = arguments.get("body_variant", "B")
-    if not isinstance(variant, str) or variant not in BODY_CELLS:
-        raise unknown_name("body variant", variant, BODY_CELLS)
+    variant = name_among("body variant", arguments.get("body_variant", "B"), BODY_CELLS)
     if "head" not in genotype:
         raise InputError("section 'head' is missing; genotypes without it are of the space sr_rfdn")
     bodies, parallels = _cells(genotype, body=BODY_CELLS[variant][1], skip=1, of=f"a cell of body_variant {variant}")

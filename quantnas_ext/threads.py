@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import write_text
 
 THREADS_NAME = "threads.json"
 """The choice of a run, in its folder."""
@@ -107,8 +107,7 @@ def choose_threads(folder: Path | None = None, step: Callable[[], object] | None
     torch.set_num_threads(chosen.count)
     print(chosen, flush=True)
     if folder is not None:
-        with atomic_file(folder / THREADS_NAME) as temporary:
-            temporary.write_text(json.dumps(asdict(chosen), indent=2) + "\n", encoding="utf-8")
+        write_text(folder / THREADS_NAME, json.dumps(asdict(chosen), indent=2) + "\n")
     return chosen
 
 

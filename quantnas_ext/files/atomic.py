@@ -90,6 +90,12 @@ def atomic_file(path: str | Path, *, parents: bool = False) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, as ``atomic_file``."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, *, same: Callable[[Path, Path], bool] | None = None) -> Iterator[Path]:
     """Make a folder with all its content: ``with atomic_folder(path) as temporary: ...``.

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import atomic_file, remove_leftovers, writing
+from quantnas_ext.files.atomic import remove_leftovers, write_text, writing
 
 _LOCK, _OWNER = ".lock", ".lock.owner"
 
@@ -60,10 +60,8 @@ def run_lock(folder: str | Path) -> Iterator[None]:
     try:
         with writing(folder):
             remove_leftovers(folder)
-            with atomic_file(folder / _OWNER) as temporary:
-                since = time.strftime("%Y-%m-%d %H:%M:%S")
-                owner = f"process {os.getpid()} on {socket.gethostname()} (since {since})"
-                temporary.write_text(owner, encoding="utf-8")
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            write_text(folder / _OWNER, f"process {os.getpid()} on {socket.gethostname()} (since {since})")
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -16,8 +16,9 @@ from typing import Any
 
 import yaml
 
-from quantnas_ext.errors import InputError, about, unknown_name
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.arguments import name_among
+from quantnas_ext.errors import InputError, about
+from quantnas_ext.files.atomic import write_text
 from quantnas_ext.files.paths import expanded, is_file, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
 from quantnas_ext.quantization.precision import Precision
@@ -238,11 +239,8 @@ def save_config(config: Config, path: str | Path) -> None:
     Raises:
         InputError: a value that ``load_config`` would not take either.
     """
-    path = Path(path)
     checked = _build(dataclasses.asdict(config), f"the configuration for '{path}'", whole=True)
-    text = yaml.safe_dump(dataclasses.asdict(checked), sort_keys=False, allow_unicode=True)
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, yaml.safe_dump(dataclasses.asdict(checked), sort_keys=False, allow_unicode=True))
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
@@ -269,9 +267,7 @@ def _find(path_or_name: str | Path) -> Path:
     path = Path(expanded(str(path_or_name)))
     shipped = shipped_configs()
     if path.suffix == "" and path.name == str(path_or_name):
-        if path.name not in shipped:
-            raise unknown_name("configuration", path.name, shipped)
-        return shipped[path.name]
+        return shipped[name_among("configuration", path.name, shipped)]
     if not is_file(path):
         names = ", ".join(shipped)
         raise InputError(

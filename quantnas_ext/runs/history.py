@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from quantnas_ext.distribution.choices import ChoiceTree
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import write_text
 from quantnas_ext.files.json_values import json_values
 from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.search.loop.epoch_record import EpochRecord
@@ -34,8 +34,7 @@ class SearchHistory:
     def add(self, record: EpochRecord) -> None:
         """Take in the record of an epoch and write the file."""
         self.records.append(record)
-        with atomic_file(self.path) as temporary:
-            temporary.write_text(json.dumps(json_values(self.to_dict()), indent=1, allow_nan=False), encoding="utf-8")
+        write_text(self.path, json.dumps(json_values(self.to_dict()), indent=1, allow_nan=False))
 
     def to_dict(self) -> dict[str, Any]:
         """``{"labels": {label: {"values", "parent", "kind"}}, "epochs": [record, ...]}``.

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quantnas_ext.arguments import flag, whole_number
+from quantnas_ext.arguments import check_scale, flag, whole_number
 from quantnas_ext.errors import InputError, shown
 from quantnas_ext.nn.residual import RESIDUALS
 
-SCALES = (2, 3, 4)
 SR_COST_INPUTS = ((1, 3, 32, 32), (1, 3, 256, 256))
 """Inputs for which BitOps of super-resolution are filed: those of Shvetsov et al. (2024), and a larger one."""
 
 MOST_CHANNELS = 4096
 MOST_BLOCKS = 256
 """Bounds far above every real network, so that a slip of the pen does not fill the memory."""
-
-
-def check_scale(scale: object) -> int:
-    """A magnification that the SR spaces have, as a plain number.
-
-    Raises:
-        InputError: when ``scale`` is not one of ``SCALES``.
-    """
-    try:
-        return whole_number("scale", scale, least=min(SCALES), most=max(SCALES))
-    except InputError:
-        raise InputError(f"scale {shown(scale)} is not possible; use one of {', '.join(map(str, SCALES))}") from None
 
 
 def check_common(

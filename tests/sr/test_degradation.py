@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quantnas_ext.arguments import check_scale
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale, upscale_bicubic
+from quantnas_ext.sr.data.degradation import crop_to_multiple, downscale, upscale_bicubic
 from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic
 
 
@@ -39,7 +40,7 @@ def test_enlarging_keeps_tiny_and_grey_images_in_shape(photographs: dict[str, np
 def test_too_small_images_and_impossible_scales_are_refused(photographs: dict[str, np.ndarray]) -> None:
     with pytest.raises(InputError, match=r"tiny.png' of 40x12 pixels is too small for scale 4"):
         downscale(photographs["coffee"][:12, :40], 4, "tiny.png")
-    with pytest.raises(InputError, match="scale 5 is not supported; use one of 2, 3, 4"):
+    with pytest.raises(InputError, match="scale 5 is not possible; use one of 2, 3, 4"):
         check_scale(5)
 
 

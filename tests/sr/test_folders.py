@@ -58,7 +58,7 @@ def test_failed_preparation_leaves_nothing_behind(hr_folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"scale": 5}, "scale 5 is not supported"),
+        ({"scale": 5}, "scale 5 is not possible"),
         ({"crop": 33}, "crop 33 is not possible; give a multiple of scale 2"),
         ({"crop": 32, "step": 0}, "step 0 is not possible"),
         ({"step": 32}, "without a crop"),

@@ -46,7 +46,7 @@ CASES = {
         "absent new/data --scale 2": "image folder 'absent' does not exist",
         "empty new/data --scale 2": "image folder 'empty' holds no images",
         "broken new/data --scale 2": "broken/image.png' cannot be read",
-        "images new/data --scale 7": "scale 7 is not supported; use one of 2, 3, 4",
+        "images new/data --scale 7": "scale 7 is not possible; use one of 2, 3, 4",
         "images data --scale 2": "dataset folder 'data' already exists",
     },
     "train": {

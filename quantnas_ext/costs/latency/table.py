@@ -20,7 +20,7 @@ from quantnas_ext.costs.latency.segments import Parts, cut_space
 from quantnas_ext.costs.latency.stopwatch import median_times
 from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError, printable, shown
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import write_text
 
 REMEDY = "measure a table with: python recipes/measure_latency.py --config NAME|FILE --output FILE"
 
@@ -127,9 +127,7 @@ class LatencyTable(Cost):
 
     def save(self, path: str | Path) -> None:
         """Write the file (JSON); an earlier one of that name is replaced as a whole."""
-        path = Path(path)
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(_content(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(_content(self), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantnas_ext.arguments import check_scale
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.notices import notice
 from quantnas_ext.sr.data.decoding import begin_decoding
-from quantnas_ext.sr.data.degradation import check_scale
 from quantnas_ext.sr.data.images import image_headers, list_images
 
 if TYPE_CHECKING:

@@ -11,22 +11,8 @@ import numpy as np
 from quantnas_ext import compat
 from quantnas_ext.errors import InputError
 
-SCALES = (2, 3, 4)
-"""Factors between the sides of a low-resolution image and its high-resolution original."""
-
 _SUPPORT = 4
 """Pixels that the cubic kernel covers, counted at the lower resolution; ``imresize`` needs sides at least as long."""
-
-
-def check_scale(scale: int) -> int:
-    """The scale itself.
-
-    Raises:
-        InputError: it is not one of ``SCALES``.
-    """
-    if scale not in SCALES:
-        raise InputError(f"scale {scale} is not supported; use one of {', '.join(map(str, SCALES))}")
-    return scale
 
 
 def crop_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from quantnas_ext.arguments import check_scale
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
 from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
-from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale
+from quantnas_ext.sr.data.degradation import crop_to_multiple, downscale
 from quantnas_ext.sr.data.images import image_headers, list_images, read_image
 
 _WINDOW = 11

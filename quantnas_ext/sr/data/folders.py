@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from quantnas_ext.arguments import check_scale
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_folder
 from quantnas_ext.sr.data.dataset_layout import DatasetLayout
-from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale
+from quantnas_ext.sr.data.degradation import crop_to_multiple, downscale
 from quantnas_ext.sr.data.images import image_headers, list_images, read_image, write_png
 from quantnas_ext.sr.data.origins import Box, Origin, photograph_digest, write_origins
 

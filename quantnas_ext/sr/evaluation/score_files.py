@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import atomic_file, check_writable, writing
+from quantnas_ext.files.atomic import check_writable, write_text, writing
 from quantnas_ext.files.json_values import json_values
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.reporting.table import LPIPS, PSNR, SSIM, format_table
@@ -48,5 +48,4 @@ def check_new_file(path: str | Path) -> None:
 
 def write_json(result: Mapping[str, Any], path: str | Path) -> None:
     """Write plain data as JSON, infinite numbers as null; the file appears complete or not at all."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(json_values(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(json_values(result), indent=2, allow_nan=False) + "\n")

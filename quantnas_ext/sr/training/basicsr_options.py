@@ -17,7 +17,7 @@ import yaml
 
 from quantnas_ext import compat
 from quantnas_ext.errors import InputError, about
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import write_text
 from quantnas_ext.files.paths import expanded, path_argument, seen_from
 from quantnas_ext.files.schema import read_yaml, read_yaml_file
 from quantnas_ext.runs.config import Config
@@ -118,16 +118,14 @@ def write_options(options: dict[str, Any], path: str | Path) -> None:
     Paths below its folder are written relative to it, so that the folder can be moved. ``written_in`` says where it
     lay.
     """
-    path = Path(path)
-    folder = path.absolute().parent
+    folder = Path(path).absolute().parent
     options = {**copy.deepcopy(options), "written_in": str(folder)}
     for section, key, _ in path_options(options):
         if isinstance(section[key], list):
             section[key] = [_inside(folder, item) for item in section[key]]
         elif section[key] is not None:
             section[key] = _inside(folder, section[key])
-    with atomic_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
 
 
 def _inside(folder: Path, path: str) -> str:
