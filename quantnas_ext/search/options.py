@@ -53,7 +53,6 @@ def _checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> A
 
 
 def _positive(name: str, value: Any, count: int) -> tuple[float, ...]:
-    """So many finite numbers above 0."""
     try:
         numbers = tuple(real_number(name, item, above=0) for item in value)
     except (InputError, TypeError):

@@ -134,7 +134,6 @@ class Merger:
 
 
 def _merger(candidates: Sequence[Candidate]) -> Merger:
-    """Of all candidates given."""
     layers = [cast(MixedQuantConv2d, candidate.only) for candidate in candidates]
     blocks = {candidate.block: layer.out_channels for candidate, layer in zip(candidates, layers, strict=True)}
     starts = {block: sum(width for other, width in blocks.items() if other < block) for block in blocks}

@@ -96,7 +96,6 @@ class MixedQuantLayer(SupernetModule):
         return layer
 
     def _concrete(self, index: int) -> Any:
-        """The concrete layer of one precision with its weight."""
         layer = self.concrete(**{**self.arguments, "bits": self.precisions[index]}).to(self.weight)
         with torch.no_grad():
             layer.weight.copy_(self.weight_of(index))
@@ -188,11 +187,9 @@ class MixedQuantLayer(SupernetModule):
         return cast(Tensor, output)
 
     def _linear(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's operation with a given kernel."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes")
 
     def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
-        """The layer with noise."""
         noise, weight, weight_noise = self.input_noise(source), self.weight, self.weight_noise()
         x = source.plain if source.noisy is None else source.noisy
         dtype = autocast_dtype(x if source.noisy is None else weight)

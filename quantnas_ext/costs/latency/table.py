@@ -159,7 +159,6 @@ class LatencyTable(Cost):
 
 
 def _content(table: LatencyTable) -> dict[str, Any]:
-    """What a file holds, as plain values."""
     return {
         "format": FORMAT,
         "version": VERSION,
