@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
-from nni.mutable import Categorical, Mutable
-from nni.nas.nn.pytorch import ParametrizedModule
+from nni.mutable import Categorical
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quantnas_ext.costs.dry_run import searched_arguments
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear, searched_precision
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d, QuantLinear, value_range
@@ -63,22 +63,16 @@ class MixedQuantLayer(SupernetModule):
                     self.activation_quantizers[name] = like.activation_quantizer
 
     @classmethod
-    def mutate(
-        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-    ) -> MixedQuantLayer | None:
-        """NNI mutation hook."""
+    def replacing(cls, module: Any, name: str, context: SupernetContext) -> Self | None:
+        """For a quantized layer of searched precision."""
         if not isinstance(module, cls.mutable):
             return None
-        arguments = cast(ParametrizedModule, module).trace_kwargs
-        others = [key for key, value in arguments.items() if key != "bits" and isinstance(value, Mutable)]
-        if others:
+        if others := searched_arguments(module):
             raise InputError(
                 f"layer {name!r} searches its {', '.join(others)}; only bits can be searched in a quantized layer: "
                 "write the alternatives as candidates of a LayerChoice"
             )
-        if searched_precision(module) is None:
-            return None
-        return cls(module, mutate_kwargs["context"])
+        return None if searched_precision(module) is None else cls(module, context)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """The concrete layer of the chosen precision, with the weights of that precision.
