@@ -9,12 +9,12 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext.arguments import shape
+from quantnas_ext.arguments import name_among, shape
 from quantnas_ext.costs.traced_layer import TracedLayer
 from quantnas_ext.costs.tracing import trace_layers
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
 from quantnas_ext.distribution.choices import Context
-from quantnas_ext.errors import InputError, shown, unknown_name
+from quantnas_ext.errors import InputError, shown
 from quantnas_ext.quantization import Precision
 
 
@@ -54,8 +54,7 @@ class Cost:
         """
         known = [field.name for field in fields(cls) if field.name != "input_shape"]
         for name in arguments:
-            if name not in known:
-                raise unknown_name(f"argument of cost '{cls.name}'", name, known)
+            name_among(f"argument of cost '{cls.name}'", name, known)
         try:
             return cls(input_shape=input_shape, **arguments)
         except (TypeError, ValueError) as error:

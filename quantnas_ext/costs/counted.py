@@ -8,10 +8,10 @@ from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
 
-from quantnas_ext.arguments import shape
+from quantnas_ext.arguments import name_among, shape
 from quantnas_ext.costs.cost import Cost, sample_cost
 from quantnas_ext.distribution.choices import ChoiceTree
-from quantnas_ext.errors import InputError, shown, unknown_name
+from quantnas_ext.errors import InputError, shown
 
 _LARGEST = 1e30
 _KEYS = ("name", "input", "value")
@@ -100,8 +100,7 @@ def from_plain(content: Any) -> tuple[CountedCost, ...]:
     """
     if isinstance(content, dict):
         for name in content:
-            if name not in _OF_VERSION_1:
-                raise unknown_name("cost", name, _OF_VERSION_1)
+            name_among("cost", name, _OF_VERSION_1)
         for name in _OF_VERSION_1:
             if name not in content:
                 raise InputError(f"it lacks cost '{name}'; it should be a number of at least 0")
@@ -113,8 +112,7 @@ def from_plain(content: Any) -> tuple[CountedCost, ...]:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or "value" not in entry:
             raise InputError(f"cost {shown(entry)} should have a name and a value")
         for key in entry:
-            if key not in _KEYS:
-                raise unknown_name(f"key of cost '{entry['name']}'", key, _KEYS)
+            name_among(f"key of cost '{entry['name']}'", key, _KEYS)
         value, given = entry["value"], entry.get("input")
         # The comparison also fails for nan.
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LARGEST:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,6 +38,9 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
 FUSED = (nn.RNNBase, nn.Bilinear)
 """Layers whose products happen inside one operation that torch's own counter does not know either."""
+
+CONTAINERS, PLAIN = {dict, OrderedDict, set, list}, {type(None), bool, int, float, str, Precision}
+"""Types of what is quickly copied: where it is empty, and by sharing it."""
 
 RUNNING_STATISTICS = ("running_mean", "running_var")
 
@@ -86,23 +90,27 @@ def _without_values(model: nn.Module) -> nn.Module:
     """
     modules = list(model.modules())
     copies: dict[int, Any] = {id(module): object.__new__(type(module)) for module in modules}
-    for tensor in (*model.parameters(), *model.buffers()):
-        empty = torch.empty_like(tensor, device="meta")
-        copies[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    for tensor in (
+        tensor for module in modules for of in (module._parameters, module._buffers) for tensor in of.values()
+    ):
+        if tensor is not None and id(tensor) not in copies:
+            empty = torch.empty_like(tensor, device="meta")
+            is_parameter = isinstance(tensor, nn.Parameter)
+            copies[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
     for module in modules:
-        for value in getattr(module, "trace_kwargs", {}).values():
+        for value in vars(module).get("trace_kwargs", {}).values():
             if isinstance(value, Mutable) and not isinstance(value, nn.Module):
                 copies[id(value)] = value
         twin = vars(copies[id(module)])
+        twin.update(vars(module))
         for name, value in vars(module).items():
-            if value is None or isinstance(value, (bool, int, float, str)):
-                twin[name] = value
-            elif isinstance(value, dict) and not value:
-                twin[name] = value.copy()
-            elif id(value) in copies:
-                twin[name] = copies[id(value)]
-            else:
-                twin[name] = copy.deepcopy(value, copies)
+            kind = type(value)
+            if kind in CONTAINERS and not value:
+                twin[name] = kind()
+            elif name in ("_modules", "_parameters", "_buffers"):
+                twin[name] = {key: copies.get(id(item)) for key, item in value.items()}
+            elif kind not in PLAIN and not (kind is tuple and PLAIN.issuperset(map(type, value))):
+                twin[name] = copies[id(value)] if id(value) in copies else copy.deepcopy(value, copies)
     return copies[id(model)]
 
 

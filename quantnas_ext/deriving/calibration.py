@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +65,9 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Sequence[Tensor
     hooks = [layer.register_forward_pre_hook(moments[layer]) for layer in layers]
     tracking = {layer: layer.track_running_stats for layer in layers}
     try:
-        with _modes(network, training=layers):
+        with evaluating(network):
             for layer in layers:
-                layer.track_running_stats = False  # in training mode: normalise by the batch, remember nothing
+                layer.train().track_running_stats = False  # normalise by the batch, remember nothing
             for inputs, *_ in _on_device_of(network, batches, "calibrate"):
                 network(inputs)
     finally:
@@ -100,7 +99,7 @@ def calibrate(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
     # By hooks and not in training mode, so that frozen networks are calibrated as well.
     hooks = [q.register_forward_pre_hook(lambda quantizer, inputs: quantizer.observe(inputs[0])) for q in waiting]
     try:
-        with _modes(network, training=()):
+        with evaluating(network):
             enough = itertools.islice(batches, OBSERVED_BATCHES if waiting else 1)
             for inputs, *_ in _on_device_of(network, enough, "calibrate"):
                 network(inputs)
@@ -128,7 +127,7 @@ def score(
         InputError: when there are no batches, or one is empty.
     """
     totals, count = dict.fromkeys(metrics, 0.0), 0
-    with _modes(network, training=()):
+    with evaluating(network):
         for inputs, targets in _on_device_of(network, batches, "score"):
             outputs = network(inputs)
             count += len(inputs)
@@ -149,12 +148,10 @@ def _on_device_of(network: nn.Module, batches: Iterable[Sequence[Tensor]], purpo
 
 
 @contextmanager
-def _modes(network: nn.Module, training: Iterable[nn.Module]) -> Iterator[None]:
-    """Evaluation mode for all modules but the given ones; every module's own mode comes back afterwards."""
-    before: dict[Any, bool] = {module: module.training for module in network.modules()}
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for all modules, which may be changed meanwhile; every module's own comes back afterwards."""
+    before = {module: module.training for module in network.modules()}
     network.eval()
-    for module in training:
-        module.train()
     try:
         yield
     finally:

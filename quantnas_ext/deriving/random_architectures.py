@@ -179,6 +179,5 @@ def _selected(
 
 
 def _too_many(count: int, exist: int, within_budgets: bool) -> InputError:
-    """The error for more architectures than there are."""
     number = f"{exist} keep and fill the budgets" if within_budgets else f"the space has {exist}"
     return InputError(f"{count} different architectures are not possible, since {number}; ask for at most so many")

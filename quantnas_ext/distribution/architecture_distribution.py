@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -119,15 +118,9 @@ class ArchitectureDistribution(nn.Module):
         self.register_buffer("_parent_row", torch.tensor(parent_row), persistent=False)
         self.register_buffer("_block", torch.tensor(block), persistent=False)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ArchitectureDistribution:
-        # A draw may hold a graph, which cannot be copied; the copy makes its own.
-        # Not made by __init__, which draws random numbers.
-        clone = type(self).__new__(type(self))
-        memo[id(self)] = clone
-        memo[id(self.tree)] = self.tree
-        for name, value in self.__dict__.items():
-            clone.__dict__[name] = None if name == "_draw" else copy.deepcopy(value, memo)
-        return clone
+    def __getstate__(self) -> dict[str, Any]:
+        # A draw may hold a graph, which cannot be copied; a copy makes its own.
+        return {**self.__dict__, "_draw": None}
 
     @property
     def current(self) -> Draw:

@@ -8,6 +8,7 @@ from typing import Any
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
+from quantnas_ext.arguments import name_among
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.errors import InputError, unknown_name
 
@@ -28,10 +29,9 @@ def fix_choices(space: ModelSpace, choices: Mapping[str, str]) -> None:
     """
     blocks = {str(module.label): module for module in space.modules() if isinstance(module, LayerChoice)}
     for label, value in choices.items():
-        if label not in blocks:
-            raise unknown_name("block", label, blocks)
-        if value not in blocks[label].names:
-            raise unknown_name(f"candidate of block {label!r}:", value, blocks[label].names)
+        names = blocks[name_among("block", label, blocks)].names
+        if value not in names:
+            raise unknown_name(f"candidate of block {label!r}:", value, names)
     _replace(space, choices)
 
 

@@ -213,7 +213,6 @@ def _two_paths(given: Logits) -> Relaxed:
 
 
 def _largest(soft: Tensor) -> Tensor:
-    """Where the largest entry of every row is."""
     return torch.zeros_like(soft, dtype=torch.bool).scatter(1, soft.argmax(dim=1, keepdim=True), True)
 
 

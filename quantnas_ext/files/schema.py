@@ -334,7 +334,7 @@ def _description(hint: Any) -> str:
         return f"a list, each item {_description(arguments[0])}"
     if origin is tuple:
         return f"a list of {len(arguments)} items, each {_description(arguments[0])}"
-    if origin is dict:
+    if origin is dict or dataclasses.is_dataclass(hint):
         return "a mapping of names to values"
     if origin in (Union, types.UnionType):
         return " or ".join(_description(option) for option in arguments)

@@ -40,7 +40,6 @@ class ChoiceBlock(LayerChoice):
 
 
 def _check(candidates: Mapping[str, Callable[[], nn.Module]], label: str) -> None:
-    """Refuse candidates that are not functions by name."""
     if not isinstance(candidates, Mapping) or not candidates:
         raise InputError(
             f"block {label!r} has no candidates to choose from; give a dictionary with at least one, "
@@ -58,7 +57,6 @@ def _check(candidates: Mapping[str, Callable[[], nn.Module]], label: str) -> Non
 
 
 def _built(candidates: Mapping[str, Callable[[], nn.Module]], name: str, label: str) -> nn.Module:
-    """The candidate that a function builds."""
     module = candidates[name]()
     if not isinstance(module, nn.Module):
         kind = "nothing (None)" if module is None else f"a {type(module).__name__}"

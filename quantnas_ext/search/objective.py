@@ -206,7 +206,6 @@ def _names(costs: Sequence[Cost]) -> list[str]:
 
 
 def _uniform(distribution: ArchitectureDistribution) -> Draw:
-    """The draw of a distribution whose logits are all equal."""
     flat = ArchitectureDistribution(distribution.tree).to(
         distribution.logits[distribution.tree.choices[0].label].device
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from quantnas_ext.arguments import flag, name_among, real_number, whole_number
-from quantnas_ext.errors import InputError, shown, unknown_name
+from quantnas_ext.errors import InputError, shown
 from quantnas_ext.files.schema import number
 
 
@@ -53,7 +53,6 @@ def _checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> A
 
 
 def _positive(name: str, value: Any, count: int) -> tuple[float, ...]:
-    """So many finite numbers above 0."""
     try:
         numbers = tuple(real_number(name, item, above=0) for item in value)
     except (InputError, TypeError):
@@ -184,8 +183,7 @@ def chosen(kind: type[Kind], options: Kind | None, changes: Mapping[str, Any]) -
     """
     names = [option.name for option in fields(kind)]
     for name in changes:
-        if name not in names:
-            raise unknown_name("option", name, names)
+        name_among("option", name, names)
     if options is not None and not isinstance(options, kind):
         raise InputError(f"{shown(options)} cannot be the options; give {kind.__name__}, or each by its name")
     return gathered(kind, *([] if options is None else [options]), **changes)

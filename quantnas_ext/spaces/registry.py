@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from nni.nas.nn.pytorch import ModelSpace
 
-from quantnas_ext.errors import InputError, shown, unknown_name
+from quantnas_ext.arguments import Registry, name_among
+from quantnas_ext.errors import InputError, shown
 from quantnas_ext.spaces.sr_basic import SRBasicSpace
 from quantnas_ext.spaces.sr_rfdn import SRRFDNSpace
 from quantnas_ext.spaces.timm_models import TimmSpace
 
-SPACES: dict[str, type[ModelSpace]] = {"sr_basic": SRBasicSpace, "sr_rfdn": SRRFDNSpace, "timm": TimmSpace}
+SPACES: Registry[type[ModelSpace]] = Registry("space")
+SPACES.update(sr_basic=SRBasicSpace, sr_rfdn=SRRFDNSpace, timm=TimmSpace)
 
 _Space = TypeVar("_Space", bound=type[ModelSpace])
 
@@ -25,21 +27,17 @@ def register_space(name: str) -> Callable[[_Space], _Space]:
     of the space are what YAML holds: numbers, texts, lists. ``quantnas_ext.spaces.contract`` says what it may have.
 
     Args:
-        name: letters, digits and underscores.
+        name: letters, digits and single underscores.
 
     Raises:
         InputError: when the name is taken or is none, or what is decorated is no class of spaces.
     """
-    if not isinstance(name, str) or not name.isidentifier():
-        raise InputError(f"{shown(name)} cannot name a space; use letters, digits and underscores, as in my_space")
-    if name in SPACES:
-        raise InputError(f"a space named {name!r} exists already; choose another name")
+    add = SPACES.register(name)
 
     def register(space: _Space) -> _Space:
         if not isinstance(space, type) or not issubclass(space, ModelSpace):
             raise InputError(f"{shown(space)} is not a space; give a class of nni.nas.nn.pytorch.ModelSpace")
-        SPACES[name] = space
-        return space
+        return cast(_Space, add(space))
 
     return register
 
@@ -51,14 +49,12 @@ def build_space(name: str, arguments: Mapping[str, Any]) -> ModelSpace:
         InputError: for an unknown space or argument (the nearest known name is offered), or a value that the space
             cannot take.
     """
-    if name not in SPACES:
-        raise unknown_name("space", name, SPACES)
+    space = SPACES.find(name)
     known = argument_names(name)
     for argument in arguments:
-        if argument not in known:
-            raise unknown_name(f"argument of space {name!r}", argument, known)
+        name_among(f"argument of space {name!r}", argument, known)
     try:
-        return SPACES[name](**arguments)
+        return space(**arguments)
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # torch and NNI explain in many lines

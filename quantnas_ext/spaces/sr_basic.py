@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
-from quantnas_ext.arguments import whole_number
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.arguments import name_among, whole_number
+from quantnas_ext.errors import InputError
 from quantnas_ext.nn import Add, RepeatedChannels, SharedInput, operation_block, residual
 from quantnas_ext.quantization import set_activation_quantizer, set_weight_quantizer
 from quantnas_ext.spaces.arguments import MOST_BLOCKS, SR_COST_INPUTS, check_common, check_multiple
@@ -127,14 +127,12 @@ class SRBasicSpace(ModelSpace):
         scale, width, cells, share_cells, adq = common
         head_blocks = whole_number("head_blocks", head_blocks, least=0, most=MOST_BLOCKS)
         tail_blocks = whole_number("tail_blocks", tail_blocks, least=0, most=MOST_BLOCKS)
-        if not isinstance(body_variant, str) or body_variant not in BODY_CELLS:
-            raise unknown_name("body variant", body_variant, BODY_CELLS)
         if first_bits is not None and not head_blocks:
             raise InputError("first_bits is the precision of the head's first block; use a head_blocks of at least 1")
         self.scale = scale
         self.cells = cells
         self.share_cells = share_cells
-        self.body_row = BODY_CELLS[body_variant][1]
+        cell_of, self.body_row = BODY_CELLS[name_among("body variant", body_variant, BODY_CELLS)]
         self.head_labels = [f"head_{index}" for index in range(head_blocks)]
         self.tail_labels = [f"tail_{index}" for index in range(tail_blocks)]
         pinned = {["upsample_0", *self.tail_labels][-1]: last_bits, "head_0": first_bits}
@@ -155,7 +153,7 @@ class SRBasicSpace(ModelSpace):
         for cell in range(cells):
             *row, parallel = self._cell_labels(cell)
             blocks_in_row = [block(label, body, width, width) for label in row]
-            branches.append(BODY_CELLS[body_variant][0](*blocks_in_row, block(parallel, skip, width, width)))
+            branches.append(cell_of(*blocks_in_row, block(parallel, skip, width, width)))
         self.body = residual(nn.Sequential(*(residual(branch, width, adq=adq) for branch in branches)), width, adq=adq)
         self.upsample = nn.Sequential(block("upsample_0", upsample, width, 3 * scale**2), nn.PixelShuffle(scale))
         self.tail: nn.Module = nn.Identity()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,13 +56,9 @@ class SupernetContext:
         self._steps = torch.zeros(2, *shape)
         self._scales: tuple[Draw, bool, NoiseScales] | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SupernetContext:
-        # The scales of a draw may hold a graph, which cannot be copied; the copy makes its own.
-        clone = type(self).__new__(type(self))
-        memo[id(self)] = clone
-        for name, value in self.__dict__.items():
-            clone.__dict__[name] = None if name == "_scales" else copy.deepcopy(value, memo)
-        return clone
+    def __getstate__(self) -> dict[str, Any]:
+        # The scales of a draw may hold a graph, which cannot be copied; a copy makes its own.
+        return {**self.__dict__, "_scales": None}
 
     @property
     def draw(self) -> Draw:

@@ -6,7 +6,7 @@ All of them read the one draw of probabilities that their distribution holds, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from nni.nas.nn.pytorch import LayerChoice
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
@@ -32,6 +32,16 @@ class SupernetModule(BaseSuperNetModule):
     def draw(self) -> Draw:
         """The probabilities of the present phase."""
         return self.context.draw
+
+    @classmethod
+    def mutate(cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Self | None:
+        """NNI mutation hook: what stands for a module of the kind that this one replaces, None for another."""
+        return cls.replacing(module, name, mutate_kwargs["context"])
+
+    @classmethod
+    def replacing(cls, module: Any, name: str, context: SupernetContext) -> Self | None:
+        """Of any module of a space, at the path ``name``: what ``mutate`` returns."""
+        raise NotImplementedError(f"{cls.__name__} does not say what it replaces")
 
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
         """Nothing: whoever runs a phase draws for the whole distribution."""
@@ -76,14 +86,9 @@ class MixedLayerChoice(SupernetModule, LayerChoice):
         self._context = (context,)
 
     @classmethod
-    def mutate(
-        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-    ) -> MixedLayerChoice | None:
-        """NNI mutation hook."""
-        if type(module) is LayerChoice:
-            choice: Any = module
-            return cls(choice.candidates, choice.label, mutate_kwargs["context"])
-        return None
+    def replacing(cls, module: Any, name: str, context: SupernetContext) -> Self | None:
+        """For a plain ``LayerChoice``."""
+        return cls(module.candidates, module.label, context) if type(module) is LayerChoice else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """``sum_k p_k candidate_k(...)`` over the candidates that the present draw evaluates."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,25 +28,19 @@ class LayerInput:
         self._x = x
         self._relu = relu
         self._shared = shared
-        self._plain: Tensor | None = None
-        self._span: Tensor | None = None
         self._quantized: dict[str, Tensor] = {}
         self.noisy: Tensor | None = None
         """With noise that all layers share, where they do."""
 
-    @property
+    @cached_property
     def plain(self) -> Tensor:
         """Behind the ReLU, if there is one."""
-        if self._plain is None:
-            self._plain = F.relu(self._x) if self._relu else self._x
-        return self._plain
+        return F.relu(self._x) if self._relu else self._x
 
-    @property
+    @cached_property
     def span(self) -> Tensor:
         """``max - min`` of that."""
-        if self._span is None:
-            self._span = value_range(self.plain)
-        return self._span
+        return value_range(self.plain)
 
     def for_fusion(self) -> tuple[Tensor, bool]:
         """What a layer that can compute the ReLU itself reads, and whether that is left to it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -267,13 +267,9 @@ class MixedChoiceBlock(MixedLayerChoice):
         self._computations: dict[Any, _Computation] = {}
 
     @classmethod
-    def mutate(
-        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-    ) -> MixedChoiceBlock | None:
-        """NNI mutation hook."""
-        if isinstance(module, ChoiceBlock):
-            return cls(module.candidates, module.label, mutate_kwargs["context"])
-        return None
+    def replacing(cls, module: Any, name: str, context: SupernetContext) -> Self | None:
+        """For a ``ChoiceBlock``."""
+        return cls(module.candidates, module.label, context) if isinstance(module, ChoiceBlock) else None
 
     def first_layers(self) -> list[MixedQuantConv2d]:
         """The convolutions that read the block's input behind a ReLU."""
@@ -303,13 +299,9 @@ class MixedSharedInput(SupernetModule, SharedInput):
         self._computations: dict[Any, _Computation] = {}
 
     @classmethod
-    def mutate(
-        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-    ) -> MixedSharedInput | None:
-        """NNI mutation hook."""
-        if type(module) is SharedInput:
-            return cls(list(module.blocks), mutate_kwargs["context"])
-        return None
+    def replacing(cls, module: Any, name: str, context: SupernetContext) -> Self | None:
+        """For a plain ``SharedInput``."""
+        return cls(list(module.blocks), context) if type(module) is SharedInput else None
 
     def _labels(self) -> list[str]:
         return []

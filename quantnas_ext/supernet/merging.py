@@ -102,12 +102,17 @@ class Merger:
     starts: dict[int, int]
 
     @functools.cached_property
+    def layers(self) -> list[MixedQuantConv2d]:
+        """The candidates' convolutions, in their order."""
+        return [cast(MixedQuantConv2d, candidate.only) for candidate in self.candidates]
+
+    @functools.cached_property
     def placements(self) -> list[Placement]:
-        """Where the candidates' kernels stand in the merged one, in their order."""
-        layers = [(candidate, cast(MixedQuantConv2d, candidate.only)) for candidate in self.candidates]
+        """Where their kernels stand in the merged one."""
+        starts = [self.starts[candidate.block] for candidate in self.candidates]
         return [
-            self.shape.place(self.starts[candidate.block], layer.weight, layer.dilation, layer.groups)
-            for candidate, layer in layers
+            self.shape.place(start, layer.weight, layer.dilation, layer.groups)
+            for start, layer in zip(starts, self.layers, strict=True)
         ]
 
     @functools.cached_property
@@ -134,7 +139,6 @@ class Merger:
 
 
 def _merger(candidates: Sequence[Candidate]) -> Merger:
-    """Of all candidates given."""
     layers = [cast(MixedQuantConv2d, candidate.only) for candidate in candidates]
     blocks = {candidate.block: layer.out_channels for candidate, layer in zip(candidates, layers, strict=True)}
     starts = {block: sum(width for other, width in blocks.items() if other < block) for block in blocks}
@@ -158,7 +162,7 @@ def merge(candidates: Sequence[Candidate]) -> tuple[list[Merger], list[Candidate
     mergers = []
     for singles in by_block.values():
         merger = _merger(singles)
-        separate = sum(cast(MixedQuantConv2d, candidate.only).weight.numel() for candidate in singles)
+        separate = sum(layer.weight.numel() for layer in merger.layers)
         if len(singles) > 1 and merger.products <= separate:
             mergers.append(merger)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from nni.nas.nn.pytorch import ParametrizedModule
@@ -61,17 +61,15 @@ class MixedArguments(SupernetModule, SharedVariants):
         self.variants = nn.ModuleList(variants)
 
     @classmethod
-    def mutate(
-        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-    ) -> MixedArguments | None:
-        """NNI mutation hook."""
+    def replacing(cls, module: Any, name: str, context: SupernetContext) -> Self | None:
+        """For a module with searched arguments, or one that NNI has no supernet module for."""
         if not isinstance(module, ParametrizedModule):
             return None
         if not searched_arguments(module) and (isinstance(module, NATIVE) or module._bound_type is None):
             return None
         with torch.random.fork_rng(devices=[]):  # variants start at random before they share parameters
             variants = variants_of_one_cost(module)
-        return cls(module, variants, mutate_kwargs["context"]) if variants else None
+        return cls(module, variants, context) if variants else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """``sum_v p_v variant_v(...)`` over the combinations of values that the present draw evaluates."""

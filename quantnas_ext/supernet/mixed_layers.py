@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
-from nni.mutable import Categorical, Mutable
-from nni.nas.nn.pytorch import ParametrizedModule
+from nni.mutable import Categorical
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quantnas_ext.costs.dry_run import searched_arguments
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear, searched_precision
 from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d, QuantLinear, value_range
@@ -63,22 +63,16 @@ class MixedQuantLayer(SupernetModule):
                     self.activation_quantizers[name] = like.activation_quantizer
 
     @classmethod
-    def mutate(
-        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-    ) -> MixedQuantLayer | None:
-        """NNI mutation hook."""
+    def replacing(cls, module: Any, name: str, context: SupernetContext) -> Self | None:
+        """For a quantized layer of searched precision."""
         if not isinstance(module, cls.mutable):
             return None
-        arguments = cast(ParametrizedModule, module).trace_kwargs
-        others = [key for key, value in arguments.items() if key != "bits" and isinstance(value, Mutable)]
-        if others:
+        if others := searched_arguments(module):
             raise InputError(
                 f"layer {name!r} searches its {', '.join(others)}; only bits can be searched in a quantized layer: "
                 "write the alternatives as candidates of a LayerChoice"
             )
-        if searched_precision(module) is None:
-            return None
-        return cls(module, mutate_kwargs["context"])
+        return None if searched_precision(module) is None else cls(module, context)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """The concrete layer of the chosen precision, with the weights of that precision.
@@ -96,7 +90,6 @@ class MixedQuantLayer(SupernetModule):
         return layer
 
     def _concrete(self, index: int) -> Any:
-        """The concrete layer of one precision with its weight."""
         layer = self.concrete(**{**self.arguments, "bits": self.precisions[index]}).to(self.weight)
         with torch.no_grad():
             layer.weight.copy_(self.weight_of(index))
@@ -188,11 +181,9 @@ class MixedQuantLayer(SupernetModule):
         return cast(Tensor, output)
 
     def _linear(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's operation with a given kernel."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes")
 
     def _noisy(self, source: LayerInput, factor: Tensor | None) -> Tensor:
-        """The layer with noise."""
         noise, weight, weight_noise = self.input_noise(source), self.weight, self.weight_noise()
         x = source.plain if source.noisy is None else source.noisy
         dtype = autocast_dtype(x if source.noisy is None else weight)

@@ -75,13 +75,11 @@ def added(total: Any, output: Any, candidate: str) -> Any:
 
 
 def _like(container: Any, values: Any) -> Any:
-    """New contents in a container of the same type."""
     kind: Any = type(container)
     return kind(*values) if hasattr(container, "_fields") else kind(values)
 
 
 def _described(output: Any) -> str:
-    """What an output is, in few words."""
     if isinstance(output, Tensor):
         return f"a tensor of shape {list(output.shape)}"
     if isinstance(output, PackedSequence):

@@ -220,17 +220,17 @@ def test_damaged_files_are_refused_with_one_sentence(tmp_path: Path) -> None:
         "[]": "is not a latency table",
         "[" * 100_000: "is not a latency table",
         json.dumps({**content, "version": 2}): "has version 2; this program reads version 1",
-        json.dumps({**content, "more": 1}): "its keys should be",
-        json.dumps({**content, "machine": {**content["machine"], "threads": "2"}}): "its machine should have",
-        json.dumps({**content, "input_shape": [1, 3, 0, 8]}): "its input_shape should be",
-        json.dumps({**content, "space": 7}): "its space should be text",
-        json.dumps({**content, "times": {}}): "its times should be a list",
+        json.dumps({**content, "more": 1}): "unknown key 'more'",
+        json.dumps({**content, "machine": {**content["machine"], "threads": "2"}}): "'machine.threads' must be",
+        json.dumps({**content, "input_shape": [1, 3, 0, 8]}): "input_shape .1, 3, 0, 8. is not the shape",
+        json.dumps({**content, "space": 7}): "'space' must be text",
+        json.dumps({**content, "times": {}}): "'times' must be a list",
         json.dumps({**content, "times": [*rest, rest[0]]}): "it has two times for",
-        json.dumps({**content, "times": [{"choices": {}}]}): "each of its times should have",
-        json.dumps({**content, "times": [{**first, "choices": {"head_0": [1]}}]}): "mapping of labels",
+        json.dumps({**content, "times": [{"choices": {}}]}): "missing .* 'milliseconds'",
+        json.dumps({**content, "times": [{**first, "choices": {"head_0": [1]}}]}): "times.0..choices.head_0' must be",
     }
-    for wrong in (-1, True, "1", float("nan"), float("inf"), 1e300):
-        damaged[json.dumps({**content, "times": [{**first, "milliseconds": wrong}]})] = "is no number of milliseconds"
+    for wrong in (-1, True, "one", float("nan"), float("inf"), 1e300):
+        damaged[json.dumps({**content, "times": [{**first, "milliseconds": wrong}]})] = "times.0..milliseconds' must be"
     for broken, reason in damaged.items():
         file.write_text(broken)
         with pytest.raises(InputError, match=reason) as caught:

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.search.loop.checkpoint import load_checkpoint, save_checkpoint
+from quantnas_ext.files.atomic import save_tensors
+from quantnas_ext.search.loop.checkpoint import load_checkpoint
 
 
 def test_only_a_whole_checkpoint_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "search.ckpt"
-    save_checkpoint({"step": 3, "model": {"weight": torch.ones(2)}}, path)
+    save_tensors({"step": 3, "model": {"weight": torch.ones(2)}}, path, parents=True)
     assert load_checkpoint(path, required=("step", "model"))["step"] == 3
     with pytest.raises(InputError, match="lacks some of it"):
         load_checkpoint(path, required=("step", "optimizer"))

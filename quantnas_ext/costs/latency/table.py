@@ -138,7 +138,7 @@ class LatencyTable(Cost):
                 other threads or another torch; what differs is named.
         """
         content = read_latency_file(Path(path))
-        machine = Machine(**content["machine"])
+        machine = content.machine
         kind = machine.device.partition(":")[0]
         there_is = kind == "cpu" or (kind == "cuda" and torch.cuda.is_available())
         here = Machine.at_hand(torch.device(kind)) if there_is else None
@@ -149,15 +149,14 @@ class LatencyTable(Cost):
                 f"one, {REMEDY}"
             )
         return cls(
-            input_shape=tuple(content["input_shape"]),
+            input_shape=tuple(content.input_shape),
             machine=machine,
-            space=content["space"],
-            times=tuple((frozenset(entry["choices"].items()), entry["milliseconds"]) for entry in content["times"]),
+            space=content.space,
+            times=tuple((frozenset(time.choices.items()), time.milliseconds) for time in content.times),
         )
 
 
 def _content(table: LatencyTable) -> dict[str, Any]:
-    """What a file holds, as plain values."""
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -13,6 +13,7 @@ from accelerate.utils import convert_to_fp32, reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from quantnas_ext.deriving.calibration import evaluating
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution
 from quantnas_ext.quantization import ActivationQuantizer
 from quantnas_ext.search.loop.sampling import FixedBatches
@@ -26,18 +27,13 @@ def measuring(model: nn.Module, distribution: ArchitectureDistribution) -> Itera
     There is no noise of a relaxation and no gradient; batch norm uses its running statistics, and activation steps that
     have not started stay so. Modes of modules come back afterwards.
     """
-    modes = {module: module.training for module in model.modules()}
     distribution.settle()
-    model.train()
-    for module in model.modules():
-        if isinstance(module, (_BatchNorm, ActivationQuantizer)):
-            module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(model), torch.no_grad():
+        model.train()
+        for module in model.modules():
+            if isinstance(module, (_BatchNorm, ActivationQuantizer)):
+                module.eval()
+        yield
 
 
 class KeptEpoch:

@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from quantnas_ext.distribution.architecture_distribution import Draw
 from quantnas_ext.errors import InputError
+from quantnas_ext.files.atomic import save_tensors
 from quantnas_ext.quantization import activation_quantizers, agree_on_steps, give_steps_a_group
 from quantnas_ext.search.loop.best_epoch import BestEpoch
-from quantnas_ext.search.loop.checkpoint import load_checkpoint, save_checkpoint
+from quantnas_ext.search.loop.checkpoint import load_checkpoint
 from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.fingerprint import differences, search_fingerprint
 from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData
@@ -252,7 +253,8 @@ class BilevelSearch:
             "records": [asdict(record) for record in self.progress.records],
             "best": self.best.state,
         }
-        save_checkpoint(state | {name: part.state_dict() for name, part in self._stateful().items()}, path)
+        state |= {name: part.state_dict() for name, part in self._stateful().items()}
+        save_tensors(state, path, parents=True)
 
     def _load(self, path: Path) -> None:
         stateful = self._stateful()

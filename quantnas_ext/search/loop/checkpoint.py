@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""The file from which an interrupted search goes on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ from typing import Any
 import torch
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import save_tensors
-
-
-def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write tensors and plain values to ``path``; an interruption leaves the earlier file as it was."""
-    save_tensors(state, path, parents=True)
 
 
 def load_checkpoint(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
-    """Read what ``save_checkpoint`` wrote, without unpickling anything but tensors and plain values.
+    """Read what ``save_tensors`` wrote, without unpickling anything but tensors and plain values.
 
     Args:
         path: the file.

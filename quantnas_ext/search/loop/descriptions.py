@@ -123,7 +123,6 @@ class _Description:
         return self._composite(value, depth - 1) if depth else _class_name(type(value))
 
     def _composite(self, value: Any, depth: int) -> Any:
-        """What holds other values."""
         if isinstance(value, Mapping):
             return {str(self.of(key, depth)): self.of(item, depth) for key, item in value.items()}
         if isinstance(value, (set, frozenset)):
