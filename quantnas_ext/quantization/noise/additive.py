@@ -44,6 +44,18 @@ def flattened(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.flatten() for tensor in tensors)
 
 
+def of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x.to(dtype)``, at less than the cost of that call where nothing is to be done."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of products of two tensors of one shape, without gradient, a float32 scalar at least."""
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    a, b = flattened(a, b)
+    return torch.dot(of_dtype(a, dtype), of_dtype(b, dtype))
+
+
 def as_factor(mask: Tensor) -> Tensor:
     """A boolean tensor as zeros and ones: products with bytes are several times faster on a CPU than with booleans."""
     return mask.view(torch.uint8)
@@ -148,8 +160,5 @@ def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False, 
         noise = noise * as_factor(x != 0)
     if x.dtype.itemsize < 4:
         x = x.float()
-    if noise.dtype != x.dtype:
-        noise = noise.to(x.dtype)
-    if scale.dtype != x.dtype:
-        scale = scale.to(x.dtype)
+    noise, scale = of_dtype(noise, x.dtype), of_dtype(scale, x.dtype)
     return x.addcmul_(noise, scale) if in_place else torch.addcmul(x, noise, scale)
