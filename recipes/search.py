@@ -7,7 +7,6 @@ TensorBoard logs.
 
 from __future__ import annotations
 
-import argparse
 from contextlib import closing
 
 from quantnas_ext.runs import command_line
@@ -18,7 +17,7 @@ from quantnas_ext.runs.run_identity import begun_search
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.recipe_parser(__doc__)
     add_config_arguments(parser, default="demo")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted search in the run folder")
     arguments = parser.parse_args(argv)
