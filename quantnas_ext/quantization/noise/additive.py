@@ -7,9 +7,9 @@ Resolution", IEEE Access 12 (2024). ``D_b(x) = (max x - min x) / (2^b - 1)`` for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -54,6 +54,14 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     dtype = torch.promote_types(a.dtype, torch.float32)
     a, b = flattened(a, b)
     return torch.dot(of_dtype(a, dtype), of_dtype(b, dtype))
+
+
+def without_autocast(function: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor:
+    """``function(x, *others)`` in the dtype of ``x``, whatever autocast has it computed in."""
+    if not torch.is_autocast_enabled(x.device.type):  # entering a context takes longer than some convolutions
+        return function(x, *others)
+    with torch.autocast(x.device.type, enabled=False):
+        return function(x, *others)
 
 
 def as_factor(mask: Tensor) -> Tensor:

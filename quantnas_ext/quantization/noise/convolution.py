@@ -16,6 +16,7 @@ from quantnas_ext.quantization.noise.additive import (
     in_two_parts,
     of_dtype,
     value_range,
+    without_autocast,
 )
 
 SHARE = 4
@@ -113,9 +114,9 @@ class _NoisyConvolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, factor, kernel, kept)
         if bias is not None:
             bias = of_dtype(bias if factor is None else bias * factor, ctx.dtype)
-        if low is None:
-            return _convolve(noisy_x, kernel, bias, geometry)
-        return _convolve(beside(noisy_x, low, geometry.groups), torch.cat([kernel, kernel], dim=1), bias, geometry)
+        if low is not None:
+            noisy_x, kernel = beside(noisy_x, low, geometry.groups), torch.cat([kernel, kernel], dim=1)
+        return without_autocast(F.conv2d, noisy_x, kernel, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -181,14 +182,6 @@ def _gradients(ctx: Any, gradient: Tensor, x: Tensor, kernel: Tensor, need: list
         gradient, x, kernel, [kernel.shape[0]], stride, padding, dilation, False, [0, 0], groups, need
     )
     return gradients
-
-
-def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """In the dtype of ``x``."""
-    if not torch.is_autocast_enabled(x.device.type):  # entering a context takes longer than some convolutions
-        return F.conv2d(x, kernel, bias, *geometry)
-    with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, kernel, bias, *geometry)
 
 
 def beside(high: Tensor, low: Tensor, groups: int) -> Tensor:
