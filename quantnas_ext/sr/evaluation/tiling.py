@@ -206,7 +206,6 @@ class _FarMap:
 
 
 def _places(image: tuple[int, int], tile: int, margin: int) -> Iterator[_Place]:
-    """The tiles of an image, row by row."""
     height, width = image
     for top in range(0, height, tile):
         for left in range(0, width, tile):
