@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantnas_ext.quantization import value_range
-from quantnas_ext.quantization.noise.convolution import Noise
-from quantnas_ext.quantization.noise.relu import noisy_relu
+from quantnas_ext.quantization.noise.convolution import Noise, noisy_relu
 from quantnas_ext.supernet.context import SupernetContext
 
 FULL_PRECISION = "full"

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantnas_ext.quantization.noise.convolution import Geometry, Noise, noisy_conv2d
-from quantnas_ext.quantization.noise.relu import noisy_relu
+from quantnas_ext.quantization.noise.convolution import Geometry, Noise, noisy_conv2d, noisy_relu
 
 
 def doubles(*shape: int) -> Tensor:

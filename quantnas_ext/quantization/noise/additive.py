@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -170,3 +170,36 @@ def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False, 
         x = x.float()
     noise, scale = of_dtype(noise, x.dtype), of_dtype(scale, x.dtype)
     return x.addcmul_(noise, scale) if in_place else torch.addcmul(x, noise, scale)
+
+
+class Noise(NamedTuple):
+    """Noise for one tensor.
+
+    Attributes:
+        scale: scalar step, which may carry a gradient.
+        unit: unit noise of the tensor's shape.
+        span: scalar without gradient that the step is in units of; None for 1.
+        of_range: whether the step is in units of the range of the tensor instead, which is not known yet.
+    """
+
+    scale: Tensor
+    unit: Tensor
+    span: Tensor | None = None
+    of_range: bool = False
+
+    def absolute(self, x: Tensor) -> AbsoluteNoise:
+        """For the tensor that gets it."""
+        span = value_range(x) if self.of_range else self.span
+        return AbsoluteNoise(self.scale if span is None else self.scale * span, self.unit, span)
+
+
+class AbsoluteNoise(NamedTuple):
+    """Noise with its step in the units of the tensor, a multiple of ``span`` (None for 1)."""
+
+    step: Tensor
+    unit: Tensor
+    span: Tensor | None
+
+    def per_scale(self, derivative: Tensor) -> Tensor:
+        """A derivative by the step as one by the scale."""
+        return derivative if self.span is None else derivative * self.span

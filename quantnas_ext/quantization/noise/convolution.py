@@ -1,4 +1,4 @@
-"""Convolutions with quantization noise that save hardly more for the backward pass than without noise."""
+"""Convolutions and ReLUs with quantization noise that save hardly more for the backward pass than without noise."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quantnas_ext.quantization.noise.additive import (
+    AbsoluteNoise,
+    Noise,
     add_noise,
     as_factor,
     dot,
     first_order_only,
     in_two_parts,
     of_dtype,
-    value_range,
     without_autocast,
 )
 
@@ -33,39 +34,6 @@ class Geometry(NamedTuple):
     padding: tuple[int, ...] = (0, 0)
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
-
-
-class Noise(NamedTuple):
-    """Noise for one tensor.
-
-    Attributes:
-        scale: scalar step, which may carry a gradient.
-        unit: unit noise of the tensor's shape.
-        span: scalar without gradient that the step is in units of; None for 1.
-        of_range: whether the step is in units of the range of the tensor instead, which is not known yet.
-    """
-
-    scale: Tensor
-    unit: Tensor
-    span: Tensor | None = None
-    of_range: bool = False
-
-    def absolute(self, x: Tensor) -> _AbsoluteNoise:
-        """For the tensor that gets it."""
-        span = value_range(x) if self.of_range else self.span
-        return _AbsoluteNoise(self.scale if span is None else self.scale * span, self.unit, span)
-
-
-class _AbsoluteNoise(NamedTuple):
-    """Noise with its step in the units of the tensor, a multiple of ``span`` (None for 1)."""
-
-    step: Tensor
-    unit: Tensor
-    span: Tensor | None
-
-    def per_scale(self, derivative: Tensor) -> Tensor:
-        """A derivative by the step as one by the scale."""
-        return derivative if self.span is None else derivative * self.span
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
@@ -193,12 +161,12 @@ def beside(high: Tensor, low: Tensor, groups: int) -> Tensor:
     return torch.stack(parts, dim=axis + 1).flatten(axis, axis + 2)
 
 
-def _noisy_input(x: Tensor, noise: _AbsoluteNoise | None, ctx: Any) -> Tensor:
+def _noisy_input(x: Tensor, noise: AbsoluteNoise | None, ctx: Any) -> Tensor:
     """What the kernel met, made anew."""
     return _with_noise(x.clamp_min(0) if ctx.relu else x, noise, ctx)
 
 
-def _with_noise(seen: Tensor, noise: _AbsoluteNoise | None, ctx: Any) -> Tensor:
+def _with_noise(seen: Tensor, noise: AbsoluteNoise | None, ctx: Any) -> Tensor:
     """The input behind its ReLU, if there is one, with noise, in float32 at least where it has some."""
     if noise is None:
         return seen
@@ -210,7 +178,7 @@ def _times(x: Tensor, factor: Tensor | None) -> Tensor:
     return x if factor is None else x * of_dtype(factor, x.dtype)
 
 
-def _noisy_weight(weight: Tensor, noise: _AbsoluteNoise | None) -> Tensor:
+def _noisy_weight(weight: Tensor, noise: AbsoluteNoise | None) -> Tensor:
     return weight if noise is None else of_dtype(add_noise(weight, noise.step, noise.unit), weight.dtype)
 
 
@@ -266,4 +234,44 @@ def noisy_conv2d(
     output: Tensor = _NoisyConvolution.apply(
         x, weight, bias, factor, x_scale, weight_scale, x_noise, weight_noise, relu, masked, estimated, noisy, geometry
     )
+    return output
+
+
+class _NoisyReLU(torch.autograd.Function):
+    """Keeps where the input is positive, a byte an element, or nothing but the output where noise is masked."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, noise: Noise, masked: bool) -> Tensor:
+        positive = as_factor(x > 0)
+        output = x.clamp_min(0)
+        ctx.dtype = x.dtype
+        ctx.noise, ctx.masked = noise.absolute(output), masked
+        output = add_noise(output, ctx.noise.step, noise.unit, masked=masked, in_place=True)
+        ctx.save_for_backward(positive)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        first_order_only()
+        (gradient,) = gradients
+        (positive,) = ctx.saved_tensors
+        behind = of_dtype(gradient * positive, ctx.dtype)
+        scale_gradient = None
+        if ctx.needs_input_grad[1]:
+            scale_gradient = ctx.noise.per_scale(dot(gradient * positive if ctx.masked else gradient, ctx.noise.unit))
+        return behind, scale_gradient, None, None
+
+
+def noisy_relu(x: Tensor, noise: Noise, *, masked: bool = False) -> Tensor:
+    """``relu(x) + D e`` in one function, for several convolutions to read.
+
+    Args:
+        x: any shape.
+        noise: its step and unit noise.
+        masked: no noise where the ReLU gives zero.
+
+    Returns:
+        Shape and dtype of ``x``, or float32 where that has fewer digits, differentiable in ``x`` and the step, once.
+    """
+    output: Tensor = _NoisyReLU.apply(x, noise.scale, noise, masked)
     return output

@@ -158,14 +158,14 @@ def upscale_tiles(network: nn.Module, image: np.ndarray, tile: int, margin: int)
 class _Deviation:
     """Stands in for ``ADQResidual.deviation``: that of the whole image, from the sums over the tiles."""
 
+    place: _Place  # of the tile that comes next
+
     def __init__(self, layer: ADQResidual) -> None:
-        self.place: _Place | None = None
         self._moments: Moments | None = None
         self._value: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._value is None:
-            assert self.place is not None
             rows, columns = self.place.at_resolution_of(x).inside
             moments = Moments.of(x[..., rows, columns])
             self._moments = moments if self._moments is None else self._moments + moments
@@ -184,14 +184,14 @@ class _Deviation:
 class _FarMap:
     """Stands in for ``ESA.seen_from_afar``: the map of the whole image, pooled from the tiles, at a tile's place."""
 
+    place: _Place  # of the tile that comes next
+
     def __init__(self, layer: ESA) -> None:
-        self.place: _Place | None = None
         self._layer = layer
         self._pooled: Tensor | None = None
         self._value: Tensor | None = None
 
     def __call__(self, reduced: Tensor) -> Tensor:
-        assert self.place is not None
         place = self.place.at_resolution_of(reduced)
         if self._value is not None:
             return self._layer.enlarged(self._value, place.image, place.tile)
