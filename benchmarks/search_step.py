@@ -149,7 +149,7 @@ class Step:
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             self.loss()
-        bank = {buffer.untyped_storage().data_ptr() for buffer in self.strategy.context.bank.buffers()}
+        bank = {buffer.untyped_storage().data_ptr() for buffer in self.strategy.context.bank.buffers.values()}
         return sum(size for pointer, size in kept.items() if pointer not in bank)
 
     def _now(self) -> float:

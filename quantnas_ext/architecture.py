@@ -87,7 +87,6 @@ class Architecture:
             return build_space(self.space, self.arguments)
 
     def _check_choices(self) -> None:
-        """Compare labels and values with those of the space."""
         from quantnas_ext.distribution.choices import ChoiceTree
         from quantnas_ext.spaces import build_space
 

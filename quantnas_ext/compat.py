@@ -127,7 +127,6 @@ def _require_opencv() -> None:
 
 
 def _provide_functional_tensor() -> None:
-    """Put back ``torchvision.transforms.functional_tensor`` with the one function that BasicSR takes from it."""
     name = "torchvision.transforms.functional_tensor"
     transforms = importlib.import_module("torchvision.transforms")
     if name in sys.modules or importlib.util.find_spec(name) is not None:
@@ -138,7 +137,6 @@ def _provide_functional_tensor() -> None:
 
 
 def _with_gloo_on_cpu(original: Any) -> Any:
-    """BasicSR's start of a process group (``_init_dist_pytorch``), with gloo where there is no GPU."""
     import torch
 
     @functools.wraps(original)
@@ -152,7 +150,6 @@ def _with_gloo_on_cpu(original: Any) -> Any:
 
 
 def _with_ddp_on_cpu(original: Any) -> Any:
-    """BasicSR's placing of a network, with a distributed wrapper that names no device where there is no GPU."""
     from torch.nn.parallel import DistributedDataParallel
 
     @functools.wraps(original)

@@ -130,7 +130,6 @@ def parse_genotype(text: str) -> dict[str, Section]:
 
 
 def _read(path: Path) -> str:
-    """The text of a file."""
     try:
         large = path.stat().st_size > _LARGEST_FILE
         text = "" if large else path.read_text(encoding="utf-8")
@@ -165,7 +164,6 @@ def _section(name: str, node: ast.expr) -> Section:
 
 
 def _blocks(name: str, node: ast.expr) -> list[Gene]:
-    """Blocks of a list of (operation, bits)."""
     if not isinstance(node, ast.List):
         raise InputError(f"section {name!r} should be a list of pairs such as ('simple_3x3', 8)")
     genes = []
@@ -248,7 +246,6 @@ def _flat(genotype: dict[str, Section], name: str) -> list[Gene]:
 
 
 def _only(genotype: dict[str, Section], name: str) -> Gene:
-    """The block of a section that has one."""
     genes = _flat(genotype, name)
     _check_count(name, genes, 1, "the space")
     return genes[0]

@@ -153,13 +153,10 @@ def _wanted_threads() -> int | None:
     """The user's own ``OMP_NUM_THREADS`` (the first of a list), if there is one."""
     value = _first(os.environ.get("OMP_NUM_THREADS"))
     launched = any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ)
-    return value if not (launched and value == 1) else _first(_launchers_setting())
-
-
-def _launchers_setting() -> str | None:
-    """``OMP_NUM_THREADS`` as the launcher itself was started with, where the system tells."""
-    try:
-        return psutil.Process(os.getppid()).environ().get("OMP_NUM_THREADS")
+    if not (launched and value == 1):
+        return value
+    try:  # as the launcher itself was started with, where the system tells
+        return _first(psutil.Process(os.getppid()).environ().get("OMP_NUM_THREADS"))
     except (psutil.Error, OSError):
         return None
 

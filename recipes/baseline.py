@@ -10,14 +10,13 @@ Each makes ordinary architecture files, which `recipes/train.py` trains like fou
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.paths import path_argument
+from quantnas_ext.files.paths import add_path_argument
 from quantnas_ext.reporting.table import costs_text
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
@@ -34,24 +33,18 @@ WANTS_OPERATIONS = {
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.recipe_parser(__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     random = kinds.add_parser("random", help="random architectures of the configuration's space")
     add_config_arguments(random, default="demo")
     random.add_argument("--count", type=int, required=True, metavar="N", help="how many, all different")
     budget = "most BitOps of each at 32x32 (default: the configuration's search.bitops_budget)"
     random.add_argument("--bitops-budget", type=float, metavar="X", help=budget)
-    random.add_argument(
-        "--output", type=path_argument, required=True, metavar="DIR", help="folder to make for the architecture files"
-    )
+    add_path_argument(random, "--output", "DIR", "folder to make for the architecture files")
     uniform = kinds.add_parser("uniform", help="the operations of an architecture at one precision")
-    uniform.add_argument(
-        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of a search"
-    )
+    add_path_argument(uniform, "--architecture", "FILE", "architecture file of a search")
     uniform.add_argument("--precision", required=True, metavar="P", help="8, w4a8, or 32 for full precision")
-    uniform.add_argument(
-        "--output", type=path_argument, required=True, metavar="FILE", help="architecture file to write"
-    )
+    add_path_argument(uniform, "--output", "FILE", "architecture file to write")
     two_step = kinds.add_parser("two_step", help="search in full precision, then search the precisions")
     add_config_arguments(two_step, default="demo")
     darts = kinds.add_parser("darts", help="search with NNI's own DARTS")

@@ -7,7 +7,6 @@ goes on where it was; steps that are done are not done again.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ TRAININGS = {"quantized": [], "full_precision": ["--set", "train.precision=32"]}
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.recipe_parser(__doc__)
     add_config_arguments(parser, default="demo")
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)

@@ -9,11 +9,9 @@ channel, borders of `scale` pixels left out. The JSON file has the figures of ev
 
 from __future__ import annotations
 
-import argparse
-
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.paths import named_folder_argument, path_argument
+from quantnas_ext.files.paths import add_path_argument, named_folder_argument
 from quantnas_ext.runs import command_line
 from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs, scored_folder
 from quantnas_ext.sr.data.images import list_images
@@ -23,13 +21,9 @@ from quantnas_ext.sr.weights.first_bytes import first_bytes
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of the network"
-    )
-    parser.add_argument(
-        "--weights", type=path_argument, required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth"
-    )
+    parser = command_line.recipe_parser(__doc__)
+    add_path_argument(parser, "--architecture", "FILE", "architecture file of the network")
+    add_path_argument(parser, "--weights", "FILE", "its weights: safetensors or net_g_*.pth")
     parser.add_argument(
         "--data",
         type=named_folder_argument,
@@ -38,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="NAME=DIR",
         help="a folder of images and its name; repeatable",
     )
-    parser.add_argument("--out", type=path_argument, metavar="FILE", help="JSON file to write")
+    add_path_argument(parser, "--out", "FILE", "JSON file to write", required=False)
     parser.add_argument("--nested", action="store_true", help="images in subfolders of the folders too")
     parser.add_argument("--lpips", action="store_true", help="add LPIPS, the learned perceptual distance")
     arguments = parser.parse_args(argv)

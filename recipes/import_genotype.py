@@ -9,11 +9,10 @@ and the number of cells where they share their blocks. The result can be trained
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from quantnas_ext.errors import InputError, about
-from quantnas_ext.files.paths import path_argument
+from quantnas_ext.files.paths import add_path_argument, path_argument
 from quantnas_ext.files.schema import read_yaml
 from quantnas_ext.genotype import import_genotype
 from quantnas_ext.reporting.table import costs_text
@@ -23,7 +22,7 @@ from quantnas_ext.sr.evaluation.score_files import check_new_file
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.recipe_parser(__doc__)
     parser.add_argument("genotype", type=path_argument, metavar="GEN", help="genotype file, such as best_arch.gen")
     parser.add_argument("--space", required=True, metavar="NAME", help="sr_basic or sr_rfdn")
     parser.add_argument(
@@ -34,9 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         default=[],
         help="an argument of the space, as in --set width=48; repeatable",
     )
-    parser.add_argument(
-        "--output", type=path_argument, required=True, metavar="FILE", help="architecture file to write"
-    )
+    add_path_argument(parser, "--output", "FILE", "architecture file to write")
     arguments = parser.parse_args(argv)
 
     check_new_file(arguments.output)

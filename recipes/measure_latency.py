@@ -11,10 +11,8 @@ meanwhile.
 
 from __future__ import annotations
 
-import argparse
-
-from quantnas_ext.errors import InputError
-from quantnas_ext.files.paths import path_argument
+from quantnas_ext.arguments import whole_number
+from quantnas_ext.files.paths import add_path_argument
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import add_config_arguments, load_config
 from quantnas_ext.sr.evaluation.score_files import check_new_file
@@ -22,15 +20,14 @@ from quantnas_ext.sr.evaluation.score_files import check_new_file
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.recipe_parser(__doc__)
     add_config_arguments(parser, default="demo")
-    parser.add_argument("--output", type=path_argument, required=True, metavar="FILE", help="the table (JSON)")
+    add_path_argument(parser, "--output", "FILE", "the table (JSON)")
     parser.add_argument("--side", type=int, default=32, metavar="PIXELS", help="side of the input (default: 32)")
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
     check_new_file(arguments.output)
-    if arguments.side < 1:
-        raise InputError(f"--side {arguments.side} is not possible; use a number of pixels of at least 1")
+    whole_number("--side", arguments.side, least=1)
 
     # Only now what loads torch: neither --help nor a refusal waits for it.
     import torch

@@ -8,8 +8,6 @@ reading during training fast; leave them out for test sets.
 
 from __future__ import annotations
 
-import argparse
-
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.runs import command_line
 from quantnas_ext.sr.data.dataset_layout import dataset_pairs
@@ -18,7 +16,7 @@ from quantnas_ext.sr.data.folders import prepare_dataset_folder
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.recipe_parser(__doc__)
     parser.add_argument("source", type=path_argument, metavar="IMAGES", help="folder of high-resolution images")
     parser.add_argument("target", type=path_argument, metavar="DATASET", help="dataset folder to make")
     parser.add_argument("--scale", type=int, default=4, help="2, 3 or 4 (default: 4)")

@@ -8,8 +8,6 @@ be met.
 
 from __future__ import annotations
 
-import argparse
-
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config
 from quantnas_ext.runs.run_folder import RunFolder
@@ -17,7 +15,7 @@ from quantnas_ext.runs.run_folder import RunFolder
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.recipe_parser(__doc__)
     add_config_arguments(parser, default="demo")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted search in the run folder")
     parser.add_argument(

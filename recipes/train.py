@@ -10,9 +10,7 @@ writes, and the weights `network.safetensors`. A training that was cut short goe
 
 from __future__ import annotations
 
-import argparse
-
-from quantnas_ext.files.paths import path_argument
+from quantnas_ext.files.paths import add_path_argument
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import add_config_arguments, load_config
 from quantnas_ext.runs.run_folder import RunFolder, TrainingFolder
@@ -20,23 +18,13 @@ from quantnas_ext.runs.run_folder import RunFolder, TrainingFolder
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.recipe_parser(__doc__)
     add_config_arguments(parser)
-    parser.add_argument(
-        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of a search"
-    )
-    parser.add_argument(
-        "--weights",
-        type=path_argument,
-        metavar="FILE",
-        help="start from these weights, safetensors or net_g_*.pth (train.from_supernet takes the search's own)",
-    )
-    parser.add_argument(
-        "--run",
-        type=path_argument,
-        metavar="DIR",
-        help="run folder to make (default: 'train' in the configuration's run)",
-    )
+    add_path_argument(parser, "--architecture", "FILE", "architecture file of a search")
+    start = "start from these weights, safetensors or net_g_*.pth (train.from_supernet takes the search's own)"
+    add_path_argument(parser, "--weights", "FILE", start, required=False)
+    folder = "run folder to make (default: 'train' in the configuration's run)"
+    add_path_argument(parser, "--run", "DIR", folder, required=False)
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
     run = TrainingFolder(arguments.run) if arguments.run else RunFolder(config.run).training()

@@ -10,13 +10,12 @@ they would have whole.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import writing
-from quantnas_ext.files.paths import path_argument
+from quantnas_ext.files.paths import add_path_argument, path_argument
 from quantnas_ext.runs import command_line
 from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.data.images import image_headers, list_images, read_picture, write_png
@@ -27,15 +26,11 @@ from quantnas_ext.threads import choose_threads
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe with these arguments (the command line's, if None)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--architecture", type=path_argument, required=True, metavar="FILE", help="architecture file of the network"
-    )
-    parser.add_argument(
-        "--weights", type=path_argument, required=True, metavar="FILE", help="its weights: safetensors or net_g_*.pth"
-    )
+    parser = command_line.recipe_parser(__doc__)
+    add_path_argument(parser, "--architecture", "FILE", "architecture file of the network")
+    add_path_argument(parser, "--weights", "FILE", "its weights: safetensors or net_g_*.pth")
     parser.add_argument("inputs", type=path_argument, nargs="+", metavar="INPUT", help="images, or folders of images")
-    parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder for the results")
+    add_path_argument(parser, "--out", "DIR", "folder for the results")
     parser.add_argument(
         "--tile",
         type=int,

@@ -31,6 +31,7 @@ from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.choice_block import SharedInput
 from quantnas_ext.quantization.layers import QuantizedLayer
+from quantnas_ext.quantization.precision import Precision
 
 _log = logging.getLogger(__name__)
 

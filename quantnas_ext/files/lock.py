@@ -71,7 +71,6 @@ def run_lock(folder: str | Path) -> Iterator[None]:
 
 
 def _take(lock: FileLock) -> bool:
-    """Whether the lock could be taken at once."""
     try:
         lock.acquire(blocking=False)
     except (Timeout, NotImplementedError):

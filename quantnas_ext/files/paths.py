@@ -31,6 +31,13 @@ def path_argument(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def add_path_argument(
+    parser: argparse.ArgumentParser, name: str, metavar: str, help: str, *, required: bool = True
+) -> None:
+    """Let a recipe take a path (``path_argument``) by an option of a name, which has to be given if ``required``."""
+    parser.add_argument(name, type=path_argument, required=required, metavar=metavar, help=help)
+
+
 def named_folder_argument(text: str) -> str:
     """For ``argparse``: ``NAME=DIR`` with ``~`` replaced in the folder; what has another form is left as it is."""
     name, equals, folder = text.partition("=")

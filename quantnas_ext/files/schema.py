@@ -16,32 +16,22 @@ import sys
 import types
 import typing
 from collections.abc import Container
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
 from quantnas_ext.errors import InputError, printable, shown, unknown_name
+from quantnas_ext.files.yaml_loaders import StrictLoader, Written, WrittenLoader
 
 Schema = TypeVar("Schema")
 
 _DESCRIPTIONS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
-
 _LARGEST_FILE = 1_000_000  # bytes; configurations and options have some thousand
 
 _NOT_AS_WRITTEN = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 """Numbers that YAML 1.1 reads as octal (``010`` is 8) or sexagesimal (``1:30`` is 90)."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """A number, a truth value or a date that YAML reads, and the text that stood there: ``010``, ``yes``."""
-
-    value: Any
-    text: str
-
 
 _LIMITS = {
     "least": ("at least", operator.ge),
@@ -101,7 +91,7 @@ def read_yaml(text: str, *, written: bool = False) -> Any:
             for a key, or an alias (with which a short text can stand for an endless value).
     """
     try:
-        return yaml.load(text, Loader=_WrittenLoader if written else _StrictLoader)
+        return yaml.load(text, Loader=WrittenLoader if written else StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         if "'\\t'" in str(error.problem):
@@ -111,49 +101,6 @@ def read_yaml(text: str, *, written: bool = False) -> Any:
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"not valid YAML ({printable(reason[:200])})") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader that refuses aliases, and a key written twice in one mapping."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node of a document; an alias is none."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.get_event()
-            raise yaml.composer.ComposerError(
-                None, None, f"the alias '*{event.anchor}' has to be written out", event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a YAML node, each of whose keys has been seen once."""
-        if isinstance(node, yaml.MappingNode):
-            self.flatten_mapping(node)
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain name", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is written twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _WrittenLoader(_StrictLoader):
-    """The strict loader that keeps the text of numbers, truth values and dates beside what YAML makes of them."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """The value of a node; an impossible date, such as 2024-13-45, is text."""
-        kind = node.tag.rpartition(":")[2]
-        if not isinstance(node, yaml.ScalarNode) or kind not in ("int", "float", "bool", "timestamp"):
-            return super().construct_object(node, deep)
-        try:
-            value = super().construct_object(node, deep)
-        except ValueError:
-            if kind != "timestamp":
-                raise
-            return node.value
-        return Written(value, node.value) if node.style is None else value
 
 
 def keys(schema: type[Any], prefix: str = "") -> list[str]:

@@ -88,13 +88,9 @@ def initial_step(x: Tensor, bits: int, *, signed: bool, per_channel: bool = Fals
     x = x if signed else x.clamp_min(0)
     kept = tuple(range(1, x.dim())) if per_channel else tuple(range(x.dim()))
     largest = x.abs().amax(dim=kept, keepdim=per_channel)
-    best = least = None
+    best, least = (largest / high).clamp_min(_SMALLEST_STEP), torch.full_like(largest, torch.inf)
     for share in torch.linspace(1.0, 1 / _CANDIDATE_STEPS, _CANDIDATE_STEPS).tolist():
         step = (largest * (share / high)).clamp_min(_SMALLEST_STEP)
         error = ((x / step).clamp_(low, high).round_().mul_(step) - x).square_().mean(dim=kept, keepdim=per_channel)
-        if best is None or least is None:
-            best, least = step, error
-        else:
-            best, least = torch.where(error < least, step, best), torch.minimum(error, least)
-    assert best is not None
+        best, least = torch.where(error < least, step, best), torch.minimum(error, least)
     return best

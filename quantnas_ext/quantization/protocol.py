@@ -230,12 +230,10 @@ def register_quantizer(name: str) -> Callable[[_Class], _Class]:
 
 def numbers_stored(weight_kind: str, activation_kind: str, precision: Precision, channels: int) -> int:
     """How many numbers of 32 bits the quantizers of a layer of ``channels`` output channels store at a precision."""
-    numbers = 0
-    if precision.weight_bits != FULL_PRECISION_BITS:
-        numbers += WEIGHT_QUANTIZERS[weight_kind].stored_numbers(precision.weight_bits, channels)
-    if precision.activation_bits != FULL_PRECISION_BITS:
-        numbers += ACTIVATION_QUANTIZERS[activation_kind].stored_numbers(precision.activation_bits, channels)
-    return numbers
+    weights = WEIGHT_QUANTIZERS[weight_kind], precision.weight_bits
+    activations = ACTIVATION_QUANTIZERS[activation_kind], precision.activation_bits
+    both: tuple[tuple[type[Quantizer], int], ...] = (weights, activations)
+    return sum(kind.stored_numbers(bits, channels) for kind, bits in both if bits != FULL_PRECISION_BITS)
 
 
 def activation_quantizers(model: nn.Module) -> Iterator[ActivationQuantizer]:

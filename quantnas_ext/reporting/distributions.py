@@ -112,7 +112,6 @@ def _draw_block(
     colours: Mapping[str, Colour],
     precisions: Sequence[Precision],
 ) -> None:
-    """Fill one panel."""
     colours = {"": to_rgb(FAINT_INK), **colours}
     order = stacking_order(block)
     probabilities = block.probabilities[:, order]

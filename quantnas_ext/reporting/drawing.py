@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
@@ -129,15 +130,21 @@ def _box_width(found: Mapping[str, Candidate]) -> float:
     return max(0.7, *widths) + 2 * _BOX_MARGIN
 
 
+def _draw_frame(axes: Axes, corner: Point, size: Point, radius: float, line: float, fill: Any) -> FancyBboxPatch:
+    """A rectangle with round corners, whose edge is darker than what it is filled with."""
+    style = f"round,pad=0,rounding_size={radius}"
+    edge = tuple(0.6 * channel for channel in fill)
+    frame = FancyBboxPatch(corner, *size, boxstyle=style, facecolor=fill, edgecolor=edge, linewidth=line)
+    axes.add_patch(frame)
+    return frame
+
+
 def _draw_panel(axes: Axes, panel: Panel) -> None:
     """The frame of a stage with its title; a repeated stage looks like a stack of sheets."""
-    style = "round,pad=0,rounding_size=0.08"
     for depth in range(min(panel.stage.repeat - 1, 2), -1, -1):
         corner = (panel.x + depth * _SHADOW, panel.y + depth * _SHADOW)
-        frame = FancyBboxPatch(
-            corner, panel.width, panel.height, boxstyle=style, facecolor="#f6f8fa", edgecolor=HAIRLINE, linewidth=0.8
-        )
-        axes.add_patch(frame)
+        frame = _draw_frame(axes, corner, (panel.width, panel.height), 0.08, 0.8, to_rgb("#f6f8fa"))
+        frame.set_edgecolor(HAIRLINE)
     frame.set_gid(f"stage:{panel.stage.title}")
     heading: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "va": "center"}
     axes.text(panel.x + 0.1, panel.y + 0.14, panel.stage.title, color=FAINT_INK, **heading)
@@ -149,18 +156,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 def _draw_box(axes: Axes, box: Box, candidate: Candidate) -> None:
     """A choice block: its label, the operation and the bits, where there are such."""
     fill = precision_fill(candidate.precision)
-    edge = tuple(0.6 * channel for channel in fill)
-    patch = FancyBboxPatch(
-        (box.x, box.y),
-        box.width,
-        box.height,
-        boxstyle="round,pad=0,rounding_size=0.06",
-        facecolor=fill,
-        edgecolor=edge,
-        linewidth=0.9,
-        gid=f"block:{box.block}",
-    )
-    axes.add_patch(patch)
+    frame = _draw_frame(axes, (box.x, box.y), (box.width, box.height), 0.06, 0.9, fill)
+    frame.set_gid(f"block:{box.block}")
     middle = box.x + box.width / 2
     written = [
         (box.block, _LABEL_SIZE, "normal", "#45525f"),
@@ -175,7 +172,6 @@ def _draw_box(axes: Axes, box: Box, candidate: Candidate) -> None:
 
 
 def _draw_wire(axes: Axes, wire: Wire) -> None:
-    """An arrow with rounded corners."""
     colour = _SKIP_COLOUR if wire.identity else FAINT_INK
     arrow = FancyArrowPatch(
         path=rounded(wire.points, _SKIP_CORNER if wire.identity else _CORNER),
@@ -221,10 +217,7 @@ def _draw_legend(axes: Axes, precisions: set[Precision | None], layout: Layout) 
     """Below the drawing: what the colours mean, and the identity where there is one."""
     x, y = 0.0, layout.height + 0.28
     for precision in sorted(precision for precision in precisions if precision is not None):
-        patch = FancyBboxPatch((x, y - 0.06), 0.2, 0.12, boxstyle="round,pad=0,rounding_size=0.03", linewidth=0.7)
-        fill = precision_fill(precision)
-        patch.set(facecolor=fill, edgecolor=tuple(0.6 * channel for channel in fill))
-        axes.add_patch(patch)
+        _draw_frame(axes, (x, y - 0.06), (0.2, 0.12), 0.03, 0.7, precision_fill(precision))
         name = precision_name(precision)
         axes.text(x + 0.27, y, name, fontsize=7.5, color=INK, va="center_baseline")
         x += 0.27 + _text_width(name, 7.5) + 0.25

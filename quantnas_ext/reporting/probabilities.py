@@ -165,7 +165,6 @@ def _probabilities(history: Mapping[str, Any], label: str, count: int) -> np.nda
 
 
 def _required(mapping: Mapping[str, Any], key: str, where: str) -> Any:
-    """The value of a key that must be there."""
     if key not in mapping:
         raise InputError(f"{where} has no {key!r}; plot the unchanged history.json of a search")
     return mapping[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -11,6 +12,11 @@ from typing import NoReturn
 
 from quantnas_ext.errors import InputError, printable
 from quantnas_ext.files.atomic import DISK_TROUBLE, WriteError
+
+
+def recipe_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a recipe, whose help shows the description as it is written."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def run(main: Callable[[list[str] | None], None]) -> NoReturn:

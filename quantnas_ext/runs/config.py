@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from quantnas_ext.files.atomic import write_text
 from quantnas_ext.files.paths import expanded, is_file, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
 from quantnas_ext.quantization.precision import Precision
+from quantnas_ext.runs.config_paths import at_its_place, from_home, with_paths
 from quantnas_ext.runs.plugins import import_plugins
-from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.search.options import BatchOptions, LoopOptions, StrategyOptions
 
 
@@ -209,28 +208,13 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
         values = values or {}
     for override in overrides:
         key, value = parse_override(override)
-        one: dict[str, Any] = {}
-        _put(one, key, value)
-        _build(one, f"'--set {override}'")
+        _build(_put({}, key, value), f"'--set {override}'")
         _put(values, key, value)
     config = _build(values, f"{source} with --set {' '.join(overrides)}" if overrides else source, whole=True)
     if path_or_name is not None and not any(override.startswith("run=") for override in overrides):
-        config = _at_its_place(config, path)
+        config = at_its_place(config, path)
     import_plugins(config.plugins)
     return config
-
-
-def _at_its_place(config: Config, path: Path) -> Config:
-    """The configuration that a search saved in its run folder, which may have been moved with all that lies in it."""
-    folder = path.parent
-    run = RunFolder(folder)
-    if path != run.config or not run.holds_search or os.path.realpath(config.run) == os.path.realpath(folder):
-        return config
-
-    def here(key: str, value: str) -> str:
-        return str(folder / Path(value).relative_to(config.run)) if Path(value).is_relative_to(config.run) else value
-
-    return _with_paths(config, here)
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -245,9 +229,8 @@ def save_config(config: Config, path: str | Path) -> None:
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     """Give a recipe the two arguments that go to ``load_config``: ``arguments.config`` and ``arguments.overrides``."""
-    names = ", ".join(shipped_configs())
     instead = f" (default: {default})" if default else ""
-    configuration = f"a YAML file, or one of: {names}{instead}"
+    configuration = f"a YAML file, or one of: {', '.join(shipped_configs())}{instead}"
     parser.add_argument("--config", metavar="NAME|FILE", default=default, help=configuration)
     override = "override one value, as in --set search.epochs=3; repeatable"
     parser.add_argument("--set", metavar="KEY=VALUE", dest="overrides", action="append", default=[], help=override)
@@ -263,16 +246,14 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def _find(path_or_name: str | Path) -> Path:
-    """The file that a path or a bare name means."""
     path = Path(expanded(str(path_or_name)))
     shipped = shipped_configs()
     if path.suffix == "" and path.name == str(path_or_name):
         return shipped[name_among("configuration", path.name, shipped)]
     if not is_file(path):
-        names = ", ".join(shipped)
         raise InputError(
             f"configuration '{path}' is not a file{seen_from(path)}; "
-            f"name a YAML file, or one of those that ship: {names}"
+            f"name a YAML file, or one of those that ship: {', '.join(shipped)}"
         )
     return path
 
@@ -286,14 +267,12 @@ def parse_override(override: str) -> tuple[str, Any]:
         return key, read_yaml(text, written=True)
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def _put(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """Set one value by its whole key, in place; what is no mapping on the way becomes one."""
-    *sections, name = key.split(".")
-    for section in sections:
-        if not isinstance(values.get(section), dict):
-            values[section] = {}
-        values = values[section]
-    values[name] = value
+    name, _, below = key.partition(".")
+    section = values.get(name)
+    values[name] = _put(section if isinstance(section, dict) else {}, below, value) if below else value
+    return values
 
 
 def _build(values: Any, source: str, *, whole: bool = False) -> Config:
@@ -309,8 +288,8 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
         warmup, epochs = config.search.warmup_epochs, config.search.epochs
         if whole and warmup >= epochs:
             raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")
-        latency = {"budget": config.search.latency_budget, "penalty": config.search.latency_penalty}
-        for goal, value in latency.items():
+        for goal in ("budget", "penalty"):
+            value = getattr(config.search, f"latency_{goal}")
             if whole and value and config.search.latency_table is None:
                 raise InputError(
                     f"'search.latency_{goal}' ({value:g}) needs times; give 'search.latency_table', a file that "
@@ -322,29 +301,4 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
                 f"'train.full_precision_iterations' ({first}) leaves none of 'train.iterations' ({total}) for "
                 "quantization; take fewer, or 'train.precision' 32"
             )
-        return _with_paths(config, _home)
-
-
-def _home(key: str, path: str) -> str:
-    """A path with ``~`` replaced by the home folder."""
-    with about(f"'{key}'"):
-        return expanded(path)
-
-
-def _with_paths(section: Any, change: Callable[[str, str], str], prefix: str = "") -> Any:
-    """The configuration, or a section of it, with every path, given with its key, changed."""
-    changed: dict[str, Any] = {}
-    for option in dataclasses.fields(section):
-        key = f"{prefix}{option.name}"
-        value: Any = getattr(section, option.name)
-        if dataclasses.is_dataclass(value):
-            changed[option.name] = _with_paths(value, change, f"{key}.")
-        elif not option.metadata.get("path") or value is None:
-            continue
-        elif isinstance(value, list):
-            changed[option.name] = [change(f"{key}[{i}]", path) for i, path in enumerate(value)]
-        elif isinstance(value, dict):
-            changed[option.name] = {name: change(f"{key}.{name}", path) for name, path in value.items()}
-        else:
-            changed[option.name] = change(key, value)
-    return dataclasses.replace(section, **changed)
+        return with_paths(config, from_home)

@@ -46,10 +46,8 @@ class SearchHistory:
         epochs = []
         for record in self.records:
             entry = asdict(record)
-            for name, value in entry.pop("expected_costs").items():
-                entry[f"expected_{name}"] = value
-            for name, value in entry.pop("multipliers").items():
-                entry[f"multiplier_{name}"] = value
+            for kind, beginning in (("expected_costs", "expected"), ("multipliers", "multiplier")):
+                entry |= {f"{beginning}_{name}": value for name, value in entry.pop(kind).items()}
             epochs.append(entry)
         return {"labels": self.labels, "epochs": epochs}
 

@@ -41,10 +41,8 @@ class Folder:
         Raises:
             InputError: no folder can have that name.
         """
-        try:
+        with self._needed("be used"):
             return self.config.exists()
-        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-            raise self._unusable(error, "be used") from error
 
     @property
     def going_on(self) -> str:
@@ -65,11 +63,9 @@ class Folder:
             InputError: the folder already holds files (and ``resume`` is off), is missing (and ``resume`` is on), or is
                 not a folder.
         """
-        try:
+        with self._needed("be used"):
             in_the_way = self.path.exists() and not self.path.is_dir()
             filled = bool(self.content())
-        except (OSError, ValueError) as error:
-            raise self._unusable(error, "be used") from error
         if in_the_way:
             raise InputError(f"run folder '{self}' is a file; name another folder")
         if resume and not filled:
@@ -89,10 +85,8 @@ class Folder:
         """
         self.check(resume=resume)
         made = [] if self.path.exists() else [self.path, *(up for up in self.path.parents if not up.exists())]
-        try:
+        with self._needed("be made"):
             self.path.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            raise self._unusable(error, "be made") from error
         try:
             check_writable(self.path)
         except InputError:
@@ -123,9 +117,13 @@ class Folder:
             with run_lock(self.path):
                 pass
 
-    def _unusable(self, error: OSError | ValueError, what: str) -> InputError:
-        reason = getattr(error, "strerror", error)
-        return InputError(f"run folder '{self}' cannot {what} ({reason}); name another folder")
+    @contextlib.contextmanager
+    def _needed(self, to: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+            reason = getattr(error, "strerror", error)
+            raise InputError(f"run folder '{self}' cannot {to} ({reason}); name another folder") from error
 
 
 class RunFolder(Folder):

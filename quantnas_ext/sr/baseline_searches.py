@@ -54,8 +54,6 @@ def full_precision_step(config: Config) -> Config:
     ]
     if not precisions:
         raise InputError("the second step has nothing to choose; give 'space.arguments.bits' at least two precisions")
-    if config.search.operations is not None:
-        raise InputError("the first step searches the operations; set 'search.operations' to null")
     if any(wanted.budget is not None for wanted in config.search.costs):
         raise InputError("the first step scales 'search.bitops_budget' and 'search.bytes_budget' alone; use those keys")
     search_datasets(config, space)

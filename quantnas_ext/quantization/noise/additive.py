@@ -7,9 +7,9 @@ Resolution", IEEE Access 12 (2024). ``D_b(x) = (max x - min x) / (2^b - 1)`` for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,26 @@ def flattened(*tensors: Tensor) -> tuple[Tensor, ...]:
     if is_dense(first) and all(tensor.stride() == first.stride() for tensor in tensors[1:]):
         return tuple(tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors)
     return tuple(tensor.flatten() for tensor in tensors)
+
+
+def of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x.to(dtype)``, at less than the cost of that call where nothing is to be done."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of products of two tensors of one shape, without gradient, a float32 scalar at least."""
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    a, b = flattened(a, b)
+    return torch.dot(of_dtype(a, dtype), of_dtype(b, dtype))
+
+
+def without_autocast(function: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor:
+    """``function(x, *others)`` in the dtype of ``x``, whatever autocast has it computed in."""
+    if not torch.is_autocast_enabled(x.device.type):  # entering a context takes longer than some convolutions
+        return function(x, *others)
+    with torch.autocast(x.device.type, enabled=False):
+        return function(x, *others)
 
 
 def as_factor(mask: Tensor) -> Tensor:
@@ -148,8 +168,38 @@ def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False, 
         noise = noise * as_factor(x != 0)
     if x.dtype.itemsize < 4:
         x = x.float()
-    if noise.dtype != x.dtype:
-        noise = noise.to(x.dtype)
-    if scale.dtype != x.dtype:
-        scale = scale.to(x.dtype)
+    noise, scale = of_dtype(noise, x.dtype), of_dtype(scale, x.dtype)
     return x.addcmul_(noise, scale) if in_place else torch.addcmul(x, noise, scale)
+
+
+class Noise(NamedTuple):
+    """Noise for one tensor.
+
+    Attributes:
+        scale: scalar step, which may carry a gradient.
+        unit: unit noise of the tensor's shape.
+        span: scalar without gradient that the step is in units of; None for 1.
+        of_range: whether the step is in units of the range of the tensor instead, which is not known yet.
+    """
+
+    scale: Tensor
+    unit: Tensor
+    span: Tensor | None = None
+    of_range: bool = False
+
+    def absolute(self, x: Tensor) -> AbsoluteNoise:
+        """For the tensor that gets it."""
+        span = value_range(x) if self.of_range else self.span
+        return AbsoluteNoise(self.scale if span is None else self.scale * span, self.unit, span)
+
+
+class AbsoluteNoise(NamedTuple):
+    """Noise with its step in the units of the tensor, a multiple of ``span`` (None for 1)."""
+
+    step: Tensor
+    unit: Tensor
+    span: Tensor | None
+
+    def per_scale(self, derivative: Tensor) -> Tensor:
+        """A derivative by the step as one by the scale."""
+        return derivative if self.span is None else derivative * self.span

@@ -42,14 +42,18 @@ class NoiseBank:
 
     Args:
         distribution: ``"uniform"`` on [-1/2, 1/2] or ``"gaussian"`` with standard deviation 1/2.
+
+    Attributes:
+        step: the step that ``begin`` was last told; 0 before.
+        buffers: the buffers by device.
     """
 
     def __init__(self, distribution: NoiseDistribution = "uniform") -> None:
         self.distribution = distribution
-        self._buffers: dict[torch.device, Tensor] = {}
+        self.buffers: dict[torch.device, Tensor] = {}
         self._renewed: dict[torch.device, dict[int, int]] = {}
         self._key: tuple[int, int] | None = None
-        self._step = 0
+        self.step = 0
         self._offsets = random.Random()
         self._remembered: dict[int, int] = {}
         with kept_for_training():
@@ -66,10 +70,10 @@ class NoiseBank:
         """
         if (seed, process) != self._key:
             self._renewed.clear()
-        self._key, self._step = (seed, process), step
+        self._key, self.step = (seed, process), step
         self._offsets.seed(_mixed(seed, process, step, phase))
         self._remembered.clear()
-        for device in self._buffers:
+        for device in self.buffers:
             self._renew(device)
 
     def take(self, like: Tensor) -> Tensor:
@@ -108,32 +112,23 @@ class NoiseBank:
             )
         return self._remembered[mark]
 
-    @property
-    def step(self) -> int:
-        """The step that ``begin`` was last told; 0 before."""
-        return self._step
-
-    def buffers(self) -> list[Tensor]:
-        """The buffers of all devices."""
-        return list(self._buffers.values())
-
     def _buffer(self, device: torch.device, least: int) -> Tensor:
         """The buffer of a device, grown to a least size where need be."""
-        buffer = self._buffers.get(device)
+        buffer = self.buffers.get(device)
         if buffer is None or buffer.numel() < least:
             with kept_for_training():
-                self._buffers[device] = torch.empty(math.ceil(least / CHUNK) * CHUNK, device=device)
+                self.buffers[device] = torch.empty(math.ceil(least / CHUNK) * CHUNK, device=device)
             self._renewed.pop(device, None)
             self._renew(device)
-        return self._buffers[device]
+        return self.buffers[device]
 
     def _renew(self, device: torch.device) -> None:
         """Bring every chunk to its content of the present step."""
         assert self._key is not None
         renewed = self._renewed.get(device, {})
         self._renewed[device] = {}
-        for index, chunk in enumerate(self._buffers[device].split(CHUNK)):
-            due = self._step - (self._step - index) % PERIOD
+        for index, chunk in enumerate(self.buffers[device].split(CHUNK)):
+            due = self.step - (self.step - index) % PERIOD
             if renewed.get(index) != due:
                 generator = torch.Generator(device).manual_seed(_mixed(*self._key, index, due))
                 unit_noise_(chunk, self.distribution, generator)

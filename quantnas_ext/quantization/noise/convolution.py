@@ -9,12 +9,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quantnas_ext.quantization.noise.additive import (
+    AbsoluteNoise,
+    Noise,
     add_noise,
     as_factor,
+    dot,
     first_order_only,
-    flattened,
     in_two_parts,
-    value_range,
+    of_dtype,
+    without_autocast,
 )
 
 SHARE = 4
@@ -31,48 +34,6 @@ class Geometry(NamedTuple):
     padding: tuple[int, ...] = (0, 0)
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
-
-
-class Noise(NamedTuple):
-    """Noise for one tensor.
-
-    Attributes:
-        scale: scalar step, which may carry a gradient.
-        unit: unit noise of the tensor's shape.
-        span: scalar without gradient that the step is in units of; None for 1.
-        of_range: whether the step is in units of the range of the tensor instead, which is not known yet.
-    """
-
-    scale: Tensor
-    unit: Tensor
-    span: Tensor | None = None
-    of_range: bool = False
-
-    def absolute(self, x: Tensor) -> _AbsoluteNoise:
-        """For the tensor that gets it."""
-        span = value_range(x) if self.of_range else self.span
-        return _AbsoluteNoise(self.scale if span is None else self.scale * span, self.unit, span)
-
-
-class _AbsoluteNoise(NamedTuple):
-    """Noise with its step in the units of the tensor.
-
-    Attributes:
-        step, unit: whose product is added.
-        span: what the step is a multiple of; None for 1.
-    """
-
-    step: Tensor
-    unit: Tensor
-    span: Tensor | None
-
-    def of_first(self, samples: int) -> _AbsoluteNoise:
-        """The same for the first samples alone."""
-        return self._replace(unit=self.unit[:samples])
-
-    def per_scale(self, derivative: Tensor) -> Tensor:
-        """A derivative by the step as one by the scale."""
-        return derivative if self.span is None else derivative * self.span
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
@@ -109,8 +70,7 @@ class _NoisyConvolution(torch.autograd.Function):
         seen = x.clamp_min(0) if relu else x
         ctx.x_noise = None if x_noise is None else x_noise.absolute(seen)
         ctx.weight_noise = None if weight_noise is None else weight_noise.absolute(weight)
-        kernel = _noisy_weight(weight, ctx)
-        kernel = _of_dtype(kernel if factor is None else kernel * _of_dtype(factor, weight.dtype), ctx.dtype)
+        kernel = of_dtype(_times(_noisy_weight(weight, ctx.weight_noise), factor), ctx.dtype)
         noisy_x = _with_noise(seen, ctx.x_noise, ctx)
         if noisy_x.dtype != ctx.dtype:
             if noisy or x_noise is not None:
@@ -121,10 +81,10 @@ class _NoisyConvolution(torch.autograd.Function):
         kept = noisy_x if relu and (need[1] or need[3]) and x.numel() <= KEPT else None
         ctx.save_for_backward(x, weight, bias, factor, kernel, kept)
         if bias is not None:
-            bias = _of_dtype(bias if factor is None else bias * factor, ctx.dtype)
-        if low is None:
-            return _convolve(noisy_x, kernel, bias, geometry)
-        return _convolve(beside(noisy_x, low, geometry.groups), torch.cat([kernel, kernel], dim=1), bias, geometry)
+            bias = of_dtype(bias if factor is None else bias * factor, ctx.dtype)
+        if low is not None:
+            noisy_x, kernel = beside(noisy_x, low, geometry.groups), torch.cat([kernel, kernel], dim=1)
+        return without_autocast(F.conv2d, noisy_x, kernel, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -140,7 +100,7 @@ class _NoisyConvolution(torch.autograd.Function):
         part_for_input, part_for_kernel = for_input and (ctx.estimated or not need[0]), need[5] and not exact
         if noisy_x is None:
             # Without a gradient of the kernel the input takes the place of the noisy one: only its shape matters.
-            noisy_x = _of_dtype(_noisy_input(x, x_noise, ctx) if exact else x, ctx.dtype)
+            noisy_x = of_dtype(_noisy_input(x, x_noise, ctx) if exact else x, ctx.dtype)
         x_gradient, kernel_gradient, bias_gradient = _gradients(
             ctx, gradient, noisy_x, kernel, [for_input and not part_for_input, exact, for_bias]
         )
@@ -148,8 +108,8 @@ class _NoisyConvolution(torch.autograd.Function):
             samples = -(-len(x) // SHARE)
             part = noisy_x[:samples]
             if part_for_kernel:
-                noise = None if x_noise is None else x_noise.of_first(samples)
-                part = _of_dtype(_noisy_input(x[:samples], noise, ctx), ctx.dtype)
+                noise = None if x_noise is None else x_noise._replace(unit=x_noise.unit[:samples])
+                part = of_dtype(_noisy_input(x[:samples], noise, ctx), ctx.dtype)
             of_part = _gradients(ctx, gradient[:samples], part, kernel, [part_for_input, part_for_kernel, False])
             if part_for_input:
                 x_gradient = torch.zeros_like(noisy_x)
@@ -161,26 +121,25 @@ class _NoisyConvolution(torch.autograd.Function):
             unit = x_noise.unit
             if ctx.masked:
                 unit = unit * as_factor(x > 0 if ctx.relu else x != 0)
-            results[4] = x_noise.per_scale(_dot(x_gradient, unit))
+            results[4] = x_noise.per_scale(dot(x_gradient, unit))
         if need[0]:
-            results[0] = x_gradient = _of_dtype(x_gradient, x.dtype)
+            results[0] = x_gradient = of_dtype(x_gradient, x.dtype)
             if ctx.relu:
                 torch.ops.aten.threshold_backward.grad_input(x_gradient, x, 0, grad_input=x_gradient)
         if exact or part_for_kernel:
-            kernel_gradient = _of_dtype(kernel_gradient, weight.dtype)
+            kernel_gradient = of_dtype(kernel_gradient, weight.dtype)
             if need[3]:
-                results[3] = _dot(kernel_gradient, _noisy_weight(weight, ctx)).to(factor.dtype)
-            if factor is not None:
-                kernel_gradient = kernel_gradient * _of_dtype(factor, weight.dtype)
+                results[3] = dot(kernel_gradient, _noisy_weight(weight, weight_noise)).to(factor.dtype)
+            kernel_gradient = _times(kernel_gradient, factor)
             results[1] = kernel_gradient if need[1] else None
             if need[5]:
-                results[5] = weight_noise.per_scale(_dot(kernel_gradient, weight_noise.unit))
+                results[5] = weight_noise.per_scale(dot(kernel_gradient, weight_noise.unit))
         if for_bias:
-            bias_gradient = _of_dtype(bias_gradient, bias.dtype)
+            bias_gradient = of_dtype(bias_gradient, bias.dtype)
             if need[3]:
-                results[3] = cast(Tensor, results[3]) + _dot(bias_gradient, bias).to(factor.dtype)
+                results[3] = cast(Tensor, results[3]) + dot(bias_gradient, bias).to(factor.dtype)
             if need[2]:
-                results[2] = bias_gradient if factor is None else bias_gradient * factor.to(bias.dtype)
+                results[2] = _times(bias_gradient, factor)
         return tuple(results)
 
 
@@ -193,19 +152,6 @@ def _gradients(ctx: Any, gradient: Tensor, x: Tensor, kernel: Tensor, need: list
     return gradients
 
 
-def _of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """``x.to(dtype)``, at less than the cost of that call where nothing is to be done."""
-    return x if x.dtype == dtype else x.to(dtype)
-
-
-def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """In the dtype of ``x``."""
-    if not torch.is_autocast_enabled(x.device.type):  # entering a context takes longer than some convolutions
-        return F.conv2d(x, kernel, bias, *geometry)
-    with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, kernel, bias, *geometry)
-
-
 def beside(high: Tensor, low: Tensor, groups: int) -> Tensor:
     """Both parts of an input as its channels, so that one convolution sums them before it rounds its output."""
     axis = high.dim() - 3
@@ -215,28 +161,25 @@ def beside(high: Tensor, low: Tensor, groups: int) -> Tensor:
     return torch.stack(parts, dim=axis + 1).flatten(axis, axis + 2)
 
 
-def _noisy_input(x: Tensor, noise: _AbsoluteNoise | None, ctx: Any) -> Tensor:
+def _noisy_input(x: Tensor, noise: AbsoluteNoise | None, ctx: Any) -> Tensor:
     """What the kernel met, made anew."""
     return _with_noise(x.clamp_min(0) if ctx.relu else x, noise, ctx)
 
 
-def _with_noise(seen: Tensor, noise: _AbsoluteNoise | None, ctx: Any) -> Tensor:
+def _with_noise(seen: Tensor, noise: AbsoluteNoise | None, ctx: Any) -> Tensor:
     """The input behind its ReLU, if there is one, with noise, in float32 at least where it has some."""
     if noise is None:
         return seen
     return add_noise(seen, noise.step, noise.unit, masked=ctx.masked, in_place=ctx.relu)
 
 
-def _noisy_weight(weight: Tensor, ctx: Any) -> Tensor:
-    noise = ctx.weight_noise
-    return weight if noise is None else _of_dtype(add_noise(weight, noise.step, noise.unit), weight.dtype)
+def _times(x: Tensor, factor: Tensor | None) -> Tensor:
+    """In the dtype of ``x``."""
+    return x if factor is None else x * of_dtype(factor, x.dtype)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of products, a float32 scalar at least."""
-    dtype = torch.promote_types(a.dtype, torch.float32)
-    a, b = flattened(a, b)
-    return torch.dot(_of_dtype(a, dtype), _of_dtype(b, dtype))
+def _noisy_weight(weight: Tensor, noise: AbsoluteNoise | None) -> Tensor:
+    return weight if noise is None else of_dtype(add_noise(weight, noise.step, noise.unit), weight.dtype)
 
 
 def noisy_conv2d(
@@ -283,13 +226,9 @@ def noisy_conv2d(
     learned = weight_noise is not None and weight_noise.scale.requires_grad
     if not (relu or estimated or narrow or learned) and x_noise is None:
         # Nothing that the function would do better than autograd.
-        if weight_noise is not None:
-            noise = weight_noise.absolute(weight)
-            weight = _of_dtype(add_noise(weight, noise.step, noise.unit), weight.dtype)
-        if factor is not None:
-            weight = weight * _of_dtype(factor, weight.dtype)
-            bias = None if bias is None else bias * _of_dtype(factor, bias.dtype)
-        return F.conv2d(x, weight, bias, *geometry)
+        noise = None if weight_noise is None else weight_noise.absolute(weight)
+        kernel = _times(_noisy_weight(weight, noise), factor)
+        return F.conv2d(x, kernel, None if bias is None else _times(bias, factor), *geometry)
     x_scale = None if x_noise is None else x_noise.scale
     weight_scale = None if weight_noise is None else weight_noise.scale
     output: Tensor = _NoisyConvolution.apply(
@@ -316,10 +255,10 @@ class _NoisyReLU(torch.autograd.Function):
         first_order_only()
         (gradient,) = gradients
         (positive,) = ctx.saved_tensors
-        behind = _of_dtype(gradient * positive, ctx.dtype)
+        behind = of_dtype(gradient * positive, ctx.dtype)
         scale_gradient = None
         if ctx.needs_input_grad[1]:
-            scale_gradient = ctx.noise.per_scale(_dot(gradient * positive if ctx.masked else gradient, ctx.noise.unit))
+            scale_gradient = ctx.noise.per_scale(dot(gradient * positive if ctx.masked else gradient, ctx.noise.unit))
         return behind, scale_gradient, None, None
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from quantnas_ext.quantization.noise.additive import safe_sqrt
+from quantnas_ext.quantization.noise.additive import safe_sqrt, without_autocast
 
 
 @dataclass(frozen=True)
@@ -205,15 +205,9 @@ class NoiseCells(NamedTuple):
         Returns:
             The shape of ``kernel``, differentiable in it and in the scales.
         """
-        steps = safe_sqrt(_of_cells(self.covered, scales.to(self.covered.dtype).square())).to(kernel.dtype)
+        # Sums of the powers that reach each cell, not in the dtype of autocast, where small ones would vanish.
+        powers = without_autocast(torch.mv, self.covered.t(), scales.to(self.covered.dtype).square())
+        steps = safe_sqrt(powers).to(kernel.dtype)
         steps = steps.view(len(kernel), self.blocks, 1, *kernel.shape[2:])
         noisy = torch.addcmul(kernel.unflatten(1, (self.blocks, -1)), unit.unflatten(1, (self.blocks, -1)), steps)
         return noisy.flatten(1, 2)
-
-
-def _of_cells(covered: Tensor, powers: Tensor) -> Tensor:
-    """Sum of the powers that reach each cell, not in the dtype of autocast, where small ones would vanish."""
-    if not torch.is_autocast_enabled(covered.device.type):
-        return torch.mv(covered.t(), powers)
-    with torch.autocast(covered.device.type, enabled=False):
-        return torch.mv(covered.t(), powers)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, IMAGELENGTH, IMAGEWIDTH
 
 from quantnas_ext.errors import InputError, printable
 from quantnas_ext.files.paths import seen_from
@@ -38,8 +39,6 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258  # numbers of tags
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def read_header(path: str | Path) -> ImageHeader:
             image.load()
         width, height = image.size
         if image.format == "TIFF":  # Pillow swaps the sides itself where it understands the orientation
-            width, height = _tiff_tag(image, _TIFF_WIDTH) or width, _tiff_tag(image, _TIFF_HEIGHT) or height
+            width, height = _tiff_tag(image, IMAGEWIDTH) or width, _tiff_tag(image, IMAGELENGTH) or height
         if _code(_orientation(image)) >= 5:
             width, height = height, width
         fits = profile_fits(image.info.get("icc_profile"), colour_mode(image))
@@ -139,7 +138,7 @@ def colour_mode(image: Image.Image) -> str:
 def levels_of(image: ImageFile.ImageFile) -> int | None:
     """The value of white in a greyscale image of more than 8 bits; None where its pixels are no such numbers."""
     if image.mode.startswith("I;16"):
-        bits = _tiff_tag(image, _TIFF_BITS) if image.format == "TIFF" else None
+        bits = _tiff_tag(image, BITSPERSAMPLE) if image.format == "TIFF" else None
         return 2 ** (int(bits[0]) if isinstance(bits, tuple) else 16) - 1
     # Pillow scales a PGM to 16 bits; PNG was opened in this mode before Pillow 11.
     return 2**16 - 1 if image.mode == "I" and image.format in ("PPM", "PNG") else None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from quantnas_ext.arguments import whole_number
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
 from quantnas_ext.sr.data.halves import Regions, split_photographs
@@ -72,8 +73,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         if not folders:
             raise InputError("no training folder is given; name at least one dataset folder in data.train")
-        if patch < 1:
-            raise InputError(f"a patch of {patch} pixels is not possible; give a positive number")
+        whole_number("patch", patch, least=1)
         found = [dataset_pairs(folder, scale, patch, layout=layout, skip_small=skip_small) for folder in folders]
         self.scale = scale
         self.patch = patch

@@ -69,7 +69,7 @@ def comparison_figure(columns: Sequence[Column], *, crop: int = 64, names: Seque
             unit = scale if column == 0 else 1
             patch = image[top // unit : (top + side) // unit, left // unit : (left + side) // unit]
             x = first + column * (panel + _GAP)
-            canvas.pixels(patch, x, y, panel)
+            canvas.pixels(patch, x, y, (panel, panel))
             canvas.text(x + panel / 2, below, caption, bold=bold, colour=INK if bold else FAINT_INK)
     return canvas.figure
 
@@ -173,23 +173,19 @@ class _PixelFigure:
         weight = "bold" if bold else "normal"
         self.figure.text(*place, text, ha="center", va="center", fontsize=size, fontweight=weight, color=colour)
 
-    def pixels(self, image: np.ndarray, x: int, y: int, side: int) -> None:
-        """A square image enlarged to ``side`` pixels without interpolation."""
-        self._image(image, x, y, (side, side))
+    def pixels(self, image: np.ndarray, x: int, y: int, size: tuple[int, int]) -> Axes:
+        """An image enlarged to ``size`` without interpolation."""
+        place = (x / self.width, 1 - (y + size[1]) / self.height, size[0] / self.width, size[1] / self.height)
+        axes = self.figure.add_axes(place)
+        axes.imshow(image, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        return axes
 
     def whole(self, image: np.ndarray, x: int, y: int, size: tuple[int, int], crop: tuple[int, int, int]) -> None:
         """A photograph reduced to ``size``, with a frame around the crop (left, top, side in its own pixels)."""
         reduced = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-        axes = self._image(reduced, x, y, size)
+        axes = self.pixels(reduced, x, y, size)
         factor = size[0] / image.shape[1]
         left, top, side = (factor * value for value in crop)
         for colour, line in ((INK, 2.2), (_FRAME_COLOUR, 1.2)):
             axes.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=colour, linewidth=line))
-
-    def _image(self, image: np.ndarray, x: int, y: int, size: tuple[int, int]) -> Axes:
-        axes = self.figure.add_axes(
-            (x / self.width, 1 - (y + size[1]) / self.height, size[0] / self.width, size[1] / self.height)
-        )
-        axes.imshow(image, interpolation="nearest", aspect="auto")
-        axes.set_axis_off()
-        return axes

@@ -70,7 +70,6 @@ def load_lpips(seconds: float = 60.0) -> Lpips | None:
 
 
 def _backbone_address() -> str:
-    """Where torchvision has AlexNet's weights from."""
     from torchvision.models import AlexNet_Weights
 
     return str(AlexNet_Weights.IMAGENET1K_V1.url)

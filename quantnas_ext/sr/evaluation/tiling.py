@@ -54,6 +54,19 @@ class _Place:
         height, width = self.image
         return _Place((factor * height, factor * width), (top, left), (core_top, core_left))
 
+    def at_resolution_of(self, x: Tensor) -> _Place:
+        """The same place where a layer computes, which may be behind the enlargement."""
+        return self.times(x.shape[-2] // (self.tile[0].stop - self.tile[0].start))
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """The part that is kept, counted from the tile's own corner."""
+        rows, columns = (
+            slice(core.start - whole.start, core.stop - whole.start)
+            for core, whole in zip(self.core, self.tile, strict=True)
+        )
+        return rows, columns
+
 
 class _Gathering(Exception):
     """Ends a forward pass at a layer that needs all tiles before it can go on."""
@@ -135,7 +148,7 @@ def upscale_tiles(network: nn.Module, image: np.ndarray, tile: int, margin: int)
                 if result is None:
                     result = np.empty((image.shape[0] * scale, image.shape[1] * scale, 3), np.uint8)
                 place = place.times(scale)
-                result[place.core] = enlarged[_inside(place)]
+                result[place.core] = enlarged[place.inside]
             if waiting is not None:
                 waiting.finish()
     assert result is not None
@@ -145,16 +158,15 @@ def upscale_tiles(network: nn.Module, image: np.ndarray, tile: int, margin: int)
 class _Deviation:
     """Stands in for ``ADQResidual.deviation``: that of the whole image, from the sums over the tiles."""
 
+    place: _Place  # of the tile that comes next
+
     def __init__(self, layer: ADQResidual) -> None:
-        self.place: _Place | None = None
         self._moments: Moments | None = None
         self._value: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._value is None:
-            assert self.place is not None
-            place = _at_resolution_of(x, self.place)
-            rows, columns = _inside(place)
+            rows, columns = self.place.at_resolution_of(x).inside
             moments = Moments.of(x[..., rows, columns])
             self._moments = moments if self._moments is None else self._moments + moments
             raise _Gathering(self)
@@ -172,15 +184,15 @@ class _Deviation:
 class _FarMap:
     """Stands in for ``ESA.seen_from_afar``: the map of the whole image, pooled from the tiles, at a tile's place."""
 
+    place: _Place  # of the tile that comes next
+
     def __init__(self, layer: ESA) -> None:
-        self.place: _Place | None = None
         self._layer = layer
         self._pooled: Tensor | None = None
         self._value: Tensor | None = None
 
     def __call__(self, reduced: Tensor) -> Tensor:
-        assert self.place is not None
-        place = _at_resolution_of(reduced, self.place)
+        place = self.place.at_resolution_of(reduced)
         if self._value is not None:
             return self._layer.enlarged(self._value, place.image, place.tile)
         pooled = self._layer.pooled(reduced)
@@ -206,7 +218,6 @@ class _FarMap:
 
 
 def _places(image: tuple[int, int], tile: int, margin: int) -> Iterator[_Place]:
-    """The tiles of an image, row by row."""
     height, width = image
     for top in range(0, height, tile):
         for left in range(0, width, tile):
@@ -216,20 +227,6 @@ def _places(image: tuple[int, int], tile: int, margin: int) -> Iterator[_Place]:
                 for part, side in zip(core, image, strict=True)
             ]
             yield _Place(image, (whole[0], whole[1]), core)
-
-
-def _at_resolution_of(x: Tensor, place: _Place) -> _Place:
-    """A tile's place where the layer computes, which may be behind the enlargement."""
-    return place.times(x.shape[-2] // (place.tile[0].stop - place.tile[0].start))
-
-
-def _inside(place: _Place) -> tuple[slice, slice]:
-    """The part that is kept, counted from the tile's own corner."""
-    rows, columns = (
-        slice(core.start - whole.start, core.stop - whole.start)
-        for core, whole in zip(place.core, place.tile, strict=True)
-    )
-    return rows, columns
 
 
 def _global_parts(network: nn.Module) -> dict[nn.Module, Any]:

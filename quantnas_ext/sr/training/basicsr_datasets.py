@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -58,6 +57,9 @@ class WholeImagesDataset(Dataset[dict[str, Any]]):
         ``nested``: Whether images in subfolders belong to it; may be left out.
         ``scale``: Factor between HR and LR (BasicSR fills it in).
 
+    Attributes:
+        images: the high-resolution images.
+
     Raises:
         InputError: as ``EvaluationPairs``.
     """
@@ -65,11 +67,7 @@ class WholeImagesDataset(Dataset[dict[str, Any]]):
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
         self._pairs = EvaluationPairs(opt["folder"], opt["scale"], nested=bool(opt.get("nested", False)))
-
-    @property
-    def images(self) -> list[Path]:
-        """The high-resolution images."""
-        return self._pairs.images
+        self.images = self._pairs.images
 
     def __len__(self) -> int:
         return len(self._pairs)

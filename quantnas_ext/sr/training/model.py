@@ -216,7 +216,6 @@ class QuantNASModel(SRModel):
                 self.net_g_ema.load_state_dict(network.state_dict())
 
     def _show_progress(self, current_iter: int) -> None:
-        """Move the progress bar to an iteration."""
         if not self.opt["logger"].get("progress_bar") or get_dist_info()[0] != 0:
             return
         if self._progress is None:

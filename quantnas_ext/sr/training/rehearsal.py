@@ -146,7 +146,6 @@ def _check_arguments(key: str, given: dict[str, Any], function: Callable[..., An
 
 
 def _check_device(options: dict[str, Any]) -> None:
-    """Refuse GPUs that are not there."""
     wanted, there = options["num_gpu"], torch.cuda.device_count()
     if wanted > there and not (options["dist"] and there):
         have = f"{there} GPU{'s' if there > 1 else ''}" if there else "no GPU"

@@ -23,27 +23,14 @@ class SeededSampler(EnlargedSampler):
     goes on after ``done`` iterations gets what its epoch has left.
 
     Args:
-        dataset: the images.
-        num_replicas: number of processes.
-        rank: of this process.
-        ratio: how many times an epoch holds every image.
+        of_basicsr: what ``EnlargedSampler`` takes: images, number of processes, rank of this one, ratio.
         seed: of the permutations.
         batch_size: images that a process takes in an iteration.
         done: iterations that lie behind, of which each whole epoch had as many as it has full batches.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        num_replicas: int,
-        rank: int,
-        ratio: int = 1,
-        *,
-        seed: int = 0,
-        batch_size: int = 1,
-        done: int = 0,
-    ) -> None:
-        super().__init__(dataset, num_replicas, rank, ratio)
+    def __init__(self, *of_basicsr: Any, seed: int, batch_size: int, done: int) -> None:
+        super().__init__(*of_basicsr)
         self.seed, self.batch_size, self.done = seed, batch_size, done
 
     def __iter__(self) -> Iterator[int]:

@@ -110,7 +110,6 @@ def trained_state(iteration: int | str, total: int, full_precision: int) -> tupl
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], object]:
-    """Weights and identity from a file that torch has saved."""
     right = "name a net_g_*.pth of BasicSR or a .safetensors file"
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from quantnas_ext.architecture import Architecture
@@ -118,16 +118,7 @@ class WeightIdentity:
 
     def to_text(self) -> str:
         """One line of JSON."""
-        content = {
-            "version": VERSION,
-            "identity": self.digest,
-            "state": self.state,
-            "space": self.space,
-            "arguments": self.arguments,
-            "operations": self.operations,
-            "precisions": self.precisions,
-        }
-        return json.dumps(content)
+        return json.dumps({"version": VERSION, "identity": self.digest, "state": self.state, **asdict(self)})
 
     @classmethod
     def from_text(cls, text: object) -> WeightIdentity:

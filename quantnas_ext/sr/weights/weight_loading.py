@@ -168,7 +168,10 @@ def _implied_precisions(
     for name, layer in layers.items():
         text, weight_kind, activation_kind = kinds_in(stated.precisions.get(name, str(layer.precision)))
         stated_bits, channels = Precision.parse(text), layer.weight.shape[0]
-        states = [_state_of(weights, f"{name}.{quantizer}.") for quantizer in _QUANTIZERS]
+        states = [
+            {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            for prefix in (f"{name}.{quantizer}." for quantizer in _QUANTIZERS)
+        ]
         weight_bits, activation_bits = stated_bits.weight_bits, stated_bits.activation_bits
         kind = WEIGHT_QUANTIZERS.get(weight_kind)
         if states[0] and kind is not None:
@@ -187,8 +190,3 @@ def _implied_precisions(
             activation_bits, activation_kind = (weight_bits if states[1] else FULL_PRECISION_BITS), DEFAULT
         found[name] = with_kinds(str(Precision(weight_bits, activation_bits)), weight_kind, activation_kind)
     return found
-
-
-def _state_of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries of a state dict that begin so, by the rest of their names."""
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
