@@ -56,7 +56,7 @@ def live_jobs(database: Path) -> list[dict[str, Any]]:
     address = f"{database.resolve().as_uri()}?mode=ro"
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
         for job, event, data in connection.execute(events):
-            if data and event == "WAITING":
+            if data and event in ("WAITING", "RUNNING"):  # the first of them that NNI has seen of a job
                 parameters[job] = json.loads(data)["parameters"]
             if event in ("WAITING", "RUNNING", *JOBS_ENDED):
                 latest[job] = event

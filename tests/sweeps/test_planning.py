@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from quantnas_ext.sweeps.planning import METHODS, plan_grid, plan_trial, search_
 from quantnas_ext.sweeps.running import check_sweep, experiment_config, share_of_cores
 from quantnas_ext.sweeps.sweep_file import SweepConfig, load_sweep, save_sweep, shipped_sweeps
 from quantnas_ext.sweeps.sweep_folder import SweepFolder, TrialRecord
+from quantnas_ext.sweeps.tuner import live_jobs
 
 TRIALS = Path("sweep/trials")
 
@@ -152,3 +155,18 @@ def test_the_page_on_sweeps_has_every_key_with_its_default_and_every_method() ->
     defaults = dataclasses.asdict(SweepConfig()) | {"tuner": {"name": "Grid"}}
     assert {key: yaml.safe_load(value) for key, value in rows} == defaults
     assert all(f"`{method}`" in page for method in METHODS)
+
+
+def test_jobs_that_nni_takes_up_again_are_told_by_its_database(tmp_path: Path) -> None:
+    database = tmp_path / "nni.sqlite"
+    assert live_jobs(database) == []
+    events = [
+        ("a", "WAITING", 0), ("a", "RUNNING", None), ("a", "SUCCEEDED", None), ("b", "RUNNING", 1), ("c", "WAITING", 2),
+        ("b", "ADD_RESUMED", ""), ("d", "WAITING", 3), ("d", "FAILED", None),
+    ]  # fmt: skip
+    with sqlite3.connect(database) as connection:
+        connection.execute("create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text)")
+        for time, (job, event, seed) in enumerate(events):
+            data = json.dumps({"parameters": {"seed": seed}}) if isinstance(seed, int) else seed
+            connection.execute("insert into TrialJobEvent values (?, ?, ?, ?)", (time, job, event, data))
+    assert live_jobs(database) == [{"seed": 1}, {"seed": 2}]
