@@ -130,8 +130,9 @@ class LoopOptions(Options):
         epochs: Passes over the data of the weights, warm-up included.
         steps_per_epoch: Steps in an epoch; None for as many as make one pass by all processes together, so that N
             processes take an N-th of the steps of one (at least one: data that do not fill it are gone through again).
-        weight_learning_rate: Adam's learning rate for the weights, above 0, at the start of a cosine to zero; the same
-            for any number of processes.
+        weight_learning_rate: Adam's learning rate for the weights, above 0, at the start of a cosine; the same for any
+            number of processes.
+        weight_rate_end: Share of that at the cosine's end. Above 0, weights follow a distribution that still moves.
         weight_decay: Adam's weight decay for the weights.
         mixed_precision: Arithmetic of the search.
     """
@@ -139,6 +140,7 @@ class LoopOptions(Options):
     epochs: int = number(20, least=1)
     steps_per_epoch: int | None = number(None, least=1)
     weight_learning_rate: float = number(1e-3, above=0)
+    weight_rate_end: float = number(0.0, least=0)
     weight_decay: float = number(3e-8, least=0)
     mixed_precision: Literal["no", "bf16"] = "no"
 

@@ -112,7 +112,8 @@ class BilevelSearch:
         give_steps_a_group(optimizer, model)
         self.model, self.optimizer = accelerator.prepare(whole, optimizer)
         total = options.epochs * data.steps_per_epoch
-        self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total)
+        least = options.weight_rate_end * options.weight_learning_rate
+        self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total, least)
         self.train_loader = self._loader(data.train, options.seed)
         self.validation_loader = self._loader(data.validation, options.seed + 1)
         self.progress = _Progress()
