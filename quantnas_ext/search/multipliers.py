@@ -103,7 +103,7 @@ class Multipliers(nn.Module):
         worth = slopes / reach.clamp_min(TINY)
         advantage = (worth - (worth * probabilities).sum(dim=1, keepdim=True)) * (probabilities > 0)
         variance = (reach * probabilities * advantage.square()).sum()
-        # What is left until the cheapest or dearest architecture dies away exponentially: its logarithm is what is solved.
+        # The distance to the cheapest or dearest architecture dies away exponentially, so its logarithm is solved for.
         cheapest, dearest = self._ranges[place]
         end = torch.where(used > 1, cheapest, dearest) / target
         before, after = used - end, used.clamp(self.floors[place], 1.0) - end
