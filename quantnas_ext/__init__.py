@@ -1,6 +1,6 @@
 """Quantization-aware neural architecture search on NNI.
 
-The names of `__init__.pyi`, here and in the rooms, are imported on first use, so that importing the package costs
+The names of ``__init__.pyi``, here and in the rooms, are imported on first use, so that importing the package costs
 neither torch nor NNI nor Lightning nor BasicSR.
 """
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from quantnas_ext.errors import InputError, shown, unknown_name
+from quantnas_ext.errors import InputError, about, shown, unknown_name
 from quantnas_ext.files.atomic import atomic_file
-from quantnas_ext.files.paths import seen_from
-from quantnas_ext.files.schema import read_yaml
+from quantnas_ext.files.paths import is_file, seen_from
+from quantnas_ext.files.schema import read_yaml_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 FORMAT = "quantnas-architecture"
 VERSION = 2
 _SECTIONS = ("format", "version", "space", "choices", "costs", "provenance")  # version 1 has 'cost'
-_LARGEST_FILE = 1_000_000  # bytes; the largest real ones have some ten thousand
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,7 @@ class Architecture:
         provenance: Mapping[str, Any] | None = None,
         costs: Sequence[Cost] | None = None,
     ) -> Architecture:
-        """An architecture with its costs counted.
-
-        Args:
-            space, arguments, choices, provenance: as the attributes.
-            costs: which; None for those of the space (``filed_costs``).
+        """An architecture with its costs counted: those given, or those of the space (``filed_costs``).
 
         Raises:
             InputError: when the choices do not make a network of this space.
@@ -158,7 +153,7 @@ class Architecture:
         from quantnas_ext.costs.counted import from_plain
 
         content = _read(Path(path))
-        try:
+        with about(f"architecture file '{path}'"):
             architecture = cls(
                 space=content["space"]["name"],
                 arguments=content["space"]["arguments"],
@@ -167,17 +162,11 @@ class Architecture:
                 provenance=content["provenance"],
             )
             architecture._check_choices()
-        except InputError as error:
-            raise InputError(f"architecture file '{path}': {error}") from error
         return architecture
 
 
 def filed_costs(space: str) -> list[Cost]:
-    """What an architecture file of a space holds: BitOps for its ``COST_INPUTS``, and bytes; none without such inputs.
-
-    Args:
-        space: name of the space.
-    """
+    """The costs in a space's architecture files: BitOps for its ``COST_INPUTS`` and bytes; without inputs none."""
     from quantnas_ext.costs.cost import BitOps, ParameterBytes
     from quantnas_ext.spaces import SPACES
 
@@ -187,11 +176,6 @@ def filed_costs(space: str) -> list[Cost]:
 
 def arguments_at(space: str, arguments: Mapping[str, Any], precision: Precision | int | str) -> dict[str, Any]:
     """The arguments of a space with every searched layer at one precision; 32 means all layers in full precision.
-
-    Args:
-        space: name of the space.
-        arguments: those with its own precisions.
-        precision: the one that is left.
 
     Raises:
         InputError: when it is no precision, or the space has no argument for precisions.
@@ -210,23 +194,16 @@ def arguments_at(space: str, arguments: Mapping[str, Any], precision: Precision 
 
 def _read(path: Path) -> dict[str, Any]:
     """The file's content with its form checked."""
-    try:
-        exists = path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        exists = False
-    if not exists:
+    if not is_file(path):
         raise InputError(
             f"architecture file '{path}' does not exist{seen_from(path)}; "
             "give the architecture.yaml of a search's run folder"
         )
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ValueError("it is too large")
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # also what is no text, and what is no YAML
-        reason = error if isinstance(error, InputError) else type(error).__name__
+        content = read_yaml_file(path)
+    except InputError as error:
         raise InputError(
-            f"'{path}' is not an architecture file ({reason}); give the architecture.yaml of a run folder"
+            f"'{path}' is not an architecture file ({error}); give the architecture.yaml of a run folder"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"'{path}' is not an architecture file; its first line should be 'format: {FORMAT}'")
@@ -246,17 +223,14 @@ def _read(path: Path) -> dict[str, Any]:
             raise InputError(
                 f"architecture file '{path}' lacks the section '{section}' or has something else in its place"
             )
-    space = content["space"]
-    if (
-        set(space) != {"name", "arguments"}
-        or not isinstance(space["name"], str)
-        or not isinstance(space["arguments"], dict)
-    ):
-        raise InputError(f"architecture file '{path}': the section 'space' should have a name and arguments")
-    for section in (content["choices"], space["arguments"]):
-        for key in section:
-            if not isinstance(key, str):
-                raise InputError(f"architecture file '{path}': key {shown(key)} should be a name")
+    match content["space"]:
+        case {"name": str(), "arguments": dict(arguments), **more} if not more:
+            pass
+        case _:
+            raise InputError(f"architecture file '{path}': the section 'space' should have a name and arguments")
+    for key in (*content["choices"], *arguments):
+        if not isinstance(key, str):
+            raise InputError(f"architecture file '{path}': key {shown(key)} should be a name")
     return content
 
 

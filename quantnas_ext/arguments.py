@@ -1,7 +1,9 @@
 """Checks of what a Python caller gives: numbers, flags and names of the right kind, as plain Python values.
 
-Numbers of NumPy count as the plain numbers that they hold. True is no number, 2.0 no whole number and 1 no flag: where
-Python would take one for the other, a slip of the pen would pass for something meant.
+Every check takes what the value is, as it reads at the start of a sentence (``"warmup_epochs"``), and the value, and
+raises an ``InputError`` for what is not possible. Numbers of NumPy count as the plain numbers that they hold. True is
+no number, 2.0 no whole number and 1 no flag: where Python would take one for the other, a slip of the pen would pass
+for something meant.
 """
 
 from __future__ import annotations
@@ -12,8 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from quantnas_ext.errors import InputError, shown, unknown_name
-
-__all__ = ["Registry", "flag", "name_among", "real_number", "shape", "whole_number"]
 
 Entry = TypeVar("Entry")
 
@@ -57,16 +57,7 @@ class Registry(dict[str, Entry], Generic[Entry]):
 
 
 def whole_number(name: str, value: object, *, least: int, most: int | None = None) -> int:
-    """A whole number within limits.
-
-    Args:
-        name: what the value is, as it reads at the start of a sentence: ``"warmup_epochs"``.
-        value: what was given.
-        least, most: limits that are themselves allowed; None for none.
-
-    Raises:
-        InputError: for anything else.
-    """
+    """A whole number of at least ``least`` and at most ``most`` (None for no such limit), else an ``InputError``."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         number = int(value)
         if least <= number and (most is None or number <= most):
@@ -76,17 +67,7 @@ def whole_number(name: str, value: object, *, least: int, most: int | None = Non
 
 
 def real_number(name: str, value: object, *, above: float | None = None, least: float | None = None) -> float:
-    """A finite number within limits.
-
-    Args:
-        name: what the value is, as it reads at the start of a sentence.
-        value: what was given.
-        above: a limit that is not itself allowed.
-        least: a limit that is.
-
-    Raises:
-        InputError: for anything else.
-    """
+    """A finite number ``above`` a limit, or of at least ``least``, where they are given, else an ``InputError``."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -100,15 +81,7 @@ def real_number(name: str, value: object, *, above: float | None = None, least: 
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False; a text such as ``"false"`` would count as true.
-
-    Args:
-        name: what the value is, as it reads at the start of a sentence.
-        value: what was given.
-
-    Raises:
-        InputError: for anything else.
-    """
+    """True or False, else an ``InputError``; a text such as ``"false"`` would count as true."""
     # NumPy's truth value is told by its name: this module is loaded where NumPy need not be.
     if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):
         return bool(value)
@@ -116,16 +89,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def name_among(kind: str, value: Any, known: Iterable[str]) -> Any:
-    """One of some names.
-
-    Args:
-        kind: what is named, as it reads after "unknown".
-        value: what was given.
-        known: the names that there are.
-
-    Raises:
-        InputError: for anything else, with the nearest name.
-    """
+    """One of the known names of a kind (as it reads after "unknown"), else an ``InputError`` with the nearest one."""
     names = list(known)
     if not isinstance(value, str) or value not in names:
         raise unknown_name(kind, value, names)
@@ -133,15 +97,7 @@ def name_among(kind: str, value: Any, known: Iterable[str]) -> Any:
 
 
 def shape(name: str, value: object) -> tuple[int, ...]:
-    """The shape of an input with its batch dimension.
-
-    Args:
-        name: what the value is, as it reads at the start of a sentence.
-        value: what was given: a sequence of two or more whole numbers, all above 0.
-
-    Raises:
-        InputError: for anything else.
-    """
+    """The shape of an input with its batch dimension: two or more whole numbers above 0, else an ``InputError``."""
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) >= 2:
         try:
             return tuple(whole_number(name, size, least=1) for size in value)

@@ -1,7 +1,7 @@
 """What NNI 3.0 and BasicSR 1.4.2 need to live with today's torch and torchvision, each shim with its reason.
 
-Whoever imports BasicSR calls `prepare_basicsr` first; the package itself calls `prepare_nni`. Importing this module is
-light.
+Whoever imports BasicSR calls ``prepare_basicsr`` first; the package itself calls ``prepare_nni``. Importing this module
+is light.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from typing import Any
 
 from quantnas_ext.errors import InputError
 
-__all__ = ["prepare_basicsr", "prepare_nni"]
-
 
 def prepare_nni() -> None:
-    """Let `nni.nas.nn.pytorch` be imported, whenever that is, without the one harmless warning that it gives.
+    """Let ``nni.nas.nn.pytorch`` be imported, whenever that is, without the one harmless warning that it gives.
 
-    NNI wraps every class of `torch.nn` at import and warns of the one that is neither a module nor known to it,
-    `torch.nn.Buffer`, new in torch 2.5; it passes the class through unchanged, which is right. Only that message of
-    that module is silenced. Another framework that `NNI_FRAMEWORK` in the environment asks for, by which NNI's modules
-    would be others, is set aside. NNI itself is not imported.
+    NNI wraps every class of ``torch.nn`` at import and warns of the one that is neither a module nor known to it,
+    ``torch.nn.Buffer``, new in torch 2.5; it passes the class through unchanged, which is right. Only that message of
+    that module is silenced. Another framework that ``NNI_FRAMEWORK`` in the environment asks for, by which NNI's
+    modules would be others, is set aside. NNI itself is not imported.
     """
     os.environ["NNI_FRAMEWORK"] = "pytorch"
     warnings.filterwarnings(
@@ -41,15 +39,15 @@ def prepare_nni() -> None:
 
 @functools.cache
 def prepare_basicsr() -> None:
-    """Make `import basicsr` work and its training run on a CPU, in one process or several.
+    """Make ``import basicsr`` work and its training run on a CPU, in one process or several.
 
     * OpenCV's usual wheel needs the libraries of a desktop; where they are missing the error says what to install.
-    * `basicsr.data.degradations` imports `rgb_to_grayscale` from `torchvision.transforms.functional_tensor`, a module
-      that torchvision 0.17 removed; a module of that name with that one function is put in its place.
-    * `_init_dist_pytorch` takes the rank modulo the number of GPUs and asks for NCCL: without a GPU that divides by
+    * ``basicsr.data.degradations`` imports ``rgb_to_grayscale`` from ``torchvision.transforms.functional_tensor``, a
+      module that torchvision 0.17 removed; a module of that name with that one function is put in its place.
+    * ``_init_dist_pytorch`` takes the rank modulo the number of GPUs and asks for NCCL: without a GPU that divides by
       zero; the processes then meet through gloo.
-    * `BaseModel.model_to_device` pins a distributed network to the current GPU, which does not exist on a CPU.
-    * `load_resume_state` puts the saved optimizer state on the current GPU, so that no training goes on without one.
+    * ``BaseModel.model_to_device`` pins a distributed network to the current GPU, which does not exist on a CPU.
+    * ``load_resume_state`` puts the saved optimizer state on the current GPU, so that no training goes on without one.
     """
     _require_opencv()
     _provide_functional_tensor()
@@ -73,7 +71,7 @@ def _require_opencv() -> None:
 
 
 def _provide_functional_tensor() -> None:
-    """Put back `torchvision.transforms.functional_tensor` with the one function that BasicSR takes from it."""
+    """Put back ``torchvision.transforms.functional_tensor`` with the one function that BasicSR takes from it."""
     name = "torchvision.transforms.functional_tensor"
     transforms = importlib.import_module("torchvision.transforms")
     if name in sys.modules or importlib.util.find_spec(name) is not None:
@@ -84,11 +82,7 @@ def _provide_functional_tensor() -> None:
 
 
 def _with_gloo_on_cpu(original: Any) -> Any:
-    """BasicSR's start of a process group, with gloo where there is no GPU.
-
-    Args:
-        original: `basicsr.utils.dist_util._init_dist_pytorch`, which stays in charge where there is one.
-    """
+    """BasicSR's start of a process group (``_init_dist_pytorch``), with gloo where there is no GPU."""
     import torch
 
     @functools.wraps(original)
@@ -102,11 +96,7 @@ def _with_gloo_on_cpu(original: Any) -> Any:
 
 
 def _with_ddp_on_cpu(original: Any) -> Any:
-    """BasicSR's placing of a network, with a distributed wrapper that names no device where there is no GPU.
-
-    Args:
-        original: `basicsr.models.base_model.BaseModel.model_to_device`, which stays in charge in every other case.
-    """
+    """BasicSR's placing of a network, with a distributed wrapper that names no device where there is no GPU."""
     from torch.nn.parallel import DistributedDataParallel
 
     @functools.wraps(original)
@@ -125,18 +115,7 @@ def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any]
     The optimizer moves its state to wherever its parameters are, so that the CPU is right for every device. States are
     looked for in the experiment's own folder, which for BasicSR is the one below the working directory. Where the
     newest one or its network is damaged or missing, as after a crash or on a full disk, the one before is taken, and
-    a warning says so.
-
-    Args:
-        check_resume: `basicsr.train.check_resume`, which names the networks' weights that belong to the state.
-        opt: BasicSR's parsed options; the path found is written to `opt["path"]["resume_state"]`.
-
-    Returns:
-        The saved state, or None where the training starts anew.
-
-    Raises:
-        InputError: The state that the options name is missing, or is not one that BasicSR saved; or none of several is
-            whole.
+    a warning says so; where a named one, or every one, is, an ``InputError``. None stands for a training that begins.
     """
     found = Path(opt["path"]["training_states"]).glob("*.state") if opt["auto_resume"] else ()
     states = sorted((path for path in found if path.stem.isdecimal()), key=lambda path: int(path.stem), reverse=True)
@@ -162,11 +141,7 @@ def _load_resume_state(check_resume: Any, opt: dict[str, Any]) -> dict[str, Any]
 
 
 def _whole_state(opt: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A training state whose networks are there too.
-
-    Raises:
-        InputError: The state or a network's weights of its iteration are missing or damaged.
-    """
+    """A training state whose networks are there too; an ``InputError`` says what is missing or damaged."""
     import torch
 
     def load(file: Path, kind: str, instead: str) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import reprlib
-from collections.abc import Iterable
-
-__all__ = ["InputError", "printable", "shown", "unknown_name"]
+from collections.abc import Iterable, Iterator
 
 _LONGEST_TEXT = 100  # characters of a value in a message
 
@@ -20,13 +19,22 @@ class InputError(ValueError):
     """What a user gave cannot be used.
 
     Its message is one sentence that names the input, says what is wrong with it and what would be right. Recipes print
-    that sentence alone and exit with code 2 (`quantnas_ext.runs.command_line.run`), so it is raised before any long
+    that sentence alone and exit with code 2 (``quantnas_ext.runs.command_line.run``), so it is raised before any long
     work begins and before anything is written.
     """
 
 
+@contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Put what an ``InputError`` is about in front of its sentence: ``with about("genotype file 'a.gen'"): ...``."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+
+
 def printable(text: str) -> str:
-    """A text in which line breaks, terminal escapes and the like are written out, as in `\\n` and `\\x1b`."""
+    """A text in which line breaks, terminal escapes and the like are written out, as in ``\\n`` and ``\\x1b``."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
@@ -34,7 +42,7 @@ def printable(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a message: its `repr`, shortened where it is long, always on one line."""
+    """A value as it stands in a message: its ``repr``, shortened where it is long, always on one line."""
     try:
         return printable(_SHORT.repr(value))
     except ValueError:  # Python writes out no whole number of more than some thousand digits
@@ -45,14 +53,11 @@ def unknown_name(kind: str, name: object, known: Iterable[object]) -> InputError
     """The error for a name that is not among the known ones, with the nearest known name offered.
 
     Args:
-        kind: What the name should be, as it reads after "unknown": `"operation"`, `"key"`, `"model space"`.
-        name: What the user wrote.
-        known: The names that would be right, in the order in which they are listed.
+        kind: what the name should be, as it reads after "unknown": ``"operation"``, ``"key"``, ``"model space"``.
 
     Returns:
-        An `InputError` to raise: `unknown operation 'conv3x3'; did you mean 'conv_3x3'? Known: conv_1x1, conv_3x3`.
-        Without a near name the question is left out. Long names are shortened, and what is not printable in them is
-        written out.
+        An ``InputError`` to raise: ``unknown operation 'conv3x3'; did you mean 'conv_3x3'? Known: conv_1x1, conv_3x3``.
+        Long names are shortened, and what is not printable in them is written out.
     """
     names = [str(candidate) for candidate in known]
     by_lower_case = {candidate.lower(): candidate for candidate in names}

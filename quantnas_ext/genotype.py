@@ -26,9 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from quantnas_ext.architecture import Architecture
-from quantnas_ext.errors import InputError, unknown_name
-
-__all__ = ["OPERATION_NAMES", "import_genotype", "parse_genotype"]
+from quantnas_ext.errors import InputError, about, unknown_name
 
 Gene = tuple[str, int]
 """Operation and bits of one block, in the authors' words."""
@@ -86,7 +84,7 @@ def import_genotype(path: str | Path, space: str, arguments: Mapping[str, Any] |
     path = Path(path)
     if space not in _IMPORTS:
         raise unknown_name("space of genotypes", space, _IMPORTS)
-    try:
+    with about(f"genotype file '{path}'"):
         genotype = parse_genotype(_read(path))
         # Here, as this loads torch and NNI, for which a file that is none need not wait.
         from quantnas_ext.nn.operations import WITHOUT_PRECISION, precision_label
@@ -101,15 +99,10 @@ def import_genotype(path: str | Path, space: str, arguments: Mapping[str, Any] |
         choices: dict[str, Any] = {label: operation for label, (operation, _) in blocks.items()}
         choices |= {precision_label(label, operation): bits for label, (operation, bits) in quantized.items()}
         return Architecture.of(space, given | found, choices, {"genotype": path.name})
-    except InputError as error:
-        raise InputError(f"genotype file '{path}': {error}") from error
 
 
 def parse_genotype(text: str) -> dict[str, Section]:
-    """Sections of a genotype, in the authors' words.
-
-    Args:
-        text: ``Genotype_SR(head=[...], ...)``; only calls, lists, tuples, texts and whole numbers are read.
+    """Sections of a genotype, in the authors' words; only calls, lists, tuples, texts and whole numbers are read.
 
     Raises:
         InputError: for anything else.
@@ -119,15 +112,13 @@ def parse_genotype(text: str) -> dict[str, Section]:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InputError("it is no genotype, which reads Genotype_SR(head=[('simple_3x3', 8), ...], ...)") from error
-    if (
-        not isinstance(call, ast.Call)
-        or not isinstance(call.func, ast.Name)
-        or call.func.id != "Genotype_SR"
-        or call.args
-    ):
-        raise InputError("it should be one call Genotype_SR(...) whose sections are given by name")
+    match call:
+        case ast.Call(func=ast.Name(id="Genotype_SR"), args=[], keywords=keywords):
+            pass
+        case _:
+            raise InputError("it should be one call Genotype_SR(...) whose sections are given by name")
     genotype: dict[str, Section] = {}
-    for keyword in call.keywords:
+    for keyword in keywords:
         if keyword.arg not in SECTIONS:
             raise unknown_name("section", keyword.arg, SECTIONS)
         if keyword.arg in genotype:
@@ -142,15 +133,15 @@ def parse_genotype(text: str) -> dict[str, Section]:
 def _read(path: Path) -> str:
     """The text of a file."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise InputError(f"it is larger than the {_LARGEST_FILE} bytes that a genotype can have")
-        return path.read_text(encoding="utf-8")
+        large = path.stat().st_size > _LARGEST_FILE
+        text = "" if large else path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"it cannot be read ({error.strerror}); name a file such as best_arch.gen") from error
-    except ValueError as error:  # no text, or a name that no file can have; an InputError says more itself
-        if isinstance(error, InputError):
-            raise
+    except ValueError as error:  # no text, or a name that no file can have
         raise InputError("it is not a text file; name a file such as best_arch.gen") from error
+    if large:
+        raise InputError(f"it is larger than the {_LARGEST_FILE} bytes that a genotype can have")
+    return text
 
 
 def _check_form(text: str) -> None:
@@ -180,11 +171,13 @@ def _blocks(name: str, node: ast.expr) -> list[Gene]:
         raise InputError(f"section {name!r} should be a list of pairs such as ('simple_3x3', 8)")
     genes = []
     for element in node.elts:
-        pair = element.elts if isinstance(element, ast.Tuple) else []
-        values = [item.value for item in pair if isinstance(item, ast.Constant)]
-        operation, bits = values if len(pair) == len(values) == 2 else (None, None)
-        if not isinstance(operation, str) or not isinstance(bits, int) or isinstance(bits, bool):
-            raise InputError(f"section {name!r} should hold pairs such as ('simple_3x3', 8) alone")
+        match element:
+            case ast.Tuple(elts=[ast.Constant(value=str(operation)), ast.Constant(value=int(bits))]) if (
+                bits is not True
+            ):
+                pass
+            case _:
+                raise InputError(f"section {name!r} should hold pairs such as ('simple_3x3', 8) alone")
         if operation not in OPERATION_NAMES:
             raise unknown_name(f"operation in section {name!r}:", operation, OPERATION_NAMES)
         genes.append((OPERATION_NAMES[operation], bits))
@@ -233,13 +226,7 @@ _IMPORTS = {"sr_basic": _basic, "sr_rfdn": _rfdn}
 
 
 def _cells(genotype: dict[str, Section], *, body: int, skip: int, of: str) -> list[dict[str, list[Gene]]]:
-    """Blocks of ``body`` and of ``skip`` by the number of the cell, which is empty for all cells together.
-
-    Args:
-        genotype: sections by name.
-        body, skip: how many blocks a cell has in these sections.
-        of: what has so many, as it reads in a message.
-    """
+    """Blocks of the sections, ``body`` and ``skip`` for each cell, by its number; empty for all cells together."""
     sections = {"body": genotype["body"], "skip": genotype["skip"]}
     if sections["body"].own != sections["skip"].own or len(sections["body"].cells) != len(sections["skip"].cells):
         raise InputError("the sections 'body' and 'skip' list different numbers of cells; they need as many")

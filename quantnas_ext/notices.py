@@ -9,15 +9,13 @@ from tqdm import tqdm
 
 from quantnas_ext.errors import printable
 
-__all__ = ["notice"]
-
 _said: set[str] = set()
 
 
 def notice(text: str) -> None:
     """Print one line on standard error, above progress bars; the same line is printed once in a process.
 
-    Of several processes (`torchrun`, `accelerate launch`) the first one speaks for all.
+    Of several processes (``torchrun``, ``accelerate launch``) the first one speaks for all.
     """
     if text not in _said and os.environ.get("RANK", "0") == "0":
         _said.add(text)

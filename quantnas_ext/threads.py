@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +19,6 @@ from pathlib import Path
 import psutil
 
 from quantnas_ext.files.atomic import atomic_file
-
-__all__ = ["THREADS_NAME", "Threads", "available_cores", "choose_threads", "free_cores", "set_threads"]
 
 THREADS_NAME = "threads.json"
 """The choice of a run, in its folder."""
@@ -40,7 +38,7 @@ class Threads:
 
     Attributes:
         count: CPU threads of the process.
-        because: The reason, in words.
+        because: the reason, in words.
     """
 
     count: int
@@ -54,8 +52,8 @@ def available_cores() -> tuple[int, str]:
     """The cores that this process may use, and what says so.
 
     That is the machine's cores, or those of the process's affinity or of its container's CPU limit, divided among the
-    processes that a launcher started here; `OMP_NUM_THREADS` lowers it where the user has set it. `accelerate launch`
-    and `torchrun` set it to 1 by themselves, which does not count.
+    processes that a launcher started here; ``OMP_NUM_THREADS`` lowers it where the user has set it. ``accelerate
+    launch`` and ``torchrun`` set it to 1 by themselves, which does not count.
     """
     import joblib
 
@@ -72,7 +70,7 @@ def available_cores() -> tuple[int, str]:
 
 
 def free_cores(cores: int) -> int:
-    """How many of so many cores other processes leave free at the moment, 0 to `cores`; takes under half a second."""
+    """How many of so many cores other processes leave free at the moment, 0 to ``cores``; takes under half a second."""
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # macOS, Windows
@@ -83,10 +81,9 @@ def free_cores(cores: int) -> int:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the CPU threads of this process; `accelerate launch` leaves it with one.
+    """Set the CPU threads of this process, which ``accelerate launch`` leaves with one.
 
-    Args:
-        threads: How many; None for one on every core that the process may use (`available_cores`).
+    None stands for one on every core that the process may use (``available_cores``).
     """
     import torch
 
@@ -97,12 +94,12 @@ def choose_threads(folder: Path | None = None, step: Callable[[], object] | None
     """Set the threads of this process by what the machine has free and by what they bring, and print why.
 
     Args:
-        folder: A run folder: the choice that an earlier part of the run has made there is kept, a new one is written.
-        step: A step of the work ahead, without any effect on it. More than one thread is taken only if that makes it
+        folder: a run folder: the choice that an earlier part of the run has made there is kept, a new one is written.
+        step: a step of the work ahead, without any effect on it. More than one thread is taken only if that makes it
             faster by a tenth; without it every free core gets one.
 
     Raises:
-        WriteError: The choice cannot be written.
+        WriteError: the choice cannot be written.
     """
     import torch
 
@@ -137,12 +134,7 @@ def _time(step: Callable[[], object], count: int) -> float:
 
     torch.set_num_threads(count)
     step()
-    times = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(timeit.repeat(step, number=1, repeat=_ROUNDS))
 
 
 def _kept(folder: Path | None) -> Threads | None:
@@ -159,20 +151,18 @@ def _kept(folder: Path | None) -> Threads | None:
 
 
 def _wanted_threads() -> int | None:
-    """The user's own `OMP_NUM_THREADS` (the first of a list), if there is one."""
+    """The user's own ``OMP_NUM_THREADS`` (the first of a list), if there is one."""
     value = _first(os.environ.get("OMP_NUM_THREADS"))
     launched = any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ)
     return value if not (launched and value == 1) else _first(_launchers_setting())
 
 
 def _launchers_setting() -> str | None:
-    """`OMP_NUM_THREADS` as the launcher itself was started with, which Linux tells."""
+    """``OMP_NUM_THREADS`` as the launcher itself was started with, where the system tells."""
     try:
-        variables = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
-    except OSError:
+        return psutil.Process(os.getppid()).environ().get("OMP_NUM_THREADS")
+    except (psutil.Error, OSError):
         return None
-    found = [variable.partition(b"=")[2] for variable in variables if variable.startswith(b"OMP_NUM_THREADS=")]
-    return found[0].decode(errors="replace") if found else None
 
 
 def _first(value: str | None) -> int | None:

@@ -22,7 +22,7 @@ from quantnas_ext.reporting.table import costs_text
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config, save_config
 from quantnas_ext.runs.run_folder import Folder, RunFolder
-from quantnas_ext.runs.run_identity import check_same_search
+from quantnas_ext.runs.run_identity import check_same_run
 
 SEARCH = Path(__file__).parent / "search.py"
 WANTS_OPERATIONS = {
@@ -123,7 +123,7 @@ def search_in_two_steps(config: Config) -> None:
 
     first, second = full_precision_step(config), run.step("precisions")
     if run.configured:
-        check_same_search(run, config)
+        check_same_run(run, config)
     else:
         with run.held():
             save_config(config, run.config)

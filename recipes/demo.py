@@ -18,7 +18,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, add_config_arguments, load_config
 from quantnas_ext.runs.run_folder import RunFolder
-from quantnas_ext.runs.run_identity import check_same_search, check_same_training
+from quantnas_ext.runs.run_identity import check_same_run
 
 RECIPES = Path(__file__).parent
 TRAININGS = {"quantized": [], "full_precision": ["--set", "train.precision=32"]}
@@ -35,11 +35,11 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"the demo evaluates on exactly one dataset folder, but 'data.test' has {tests}; give it one")
     run = RunFolder(config.run)
     if run.configured:
-        check_same_search(run, config)
+        check_same_run(run, config)
     for training, changes in TRAININGS.items():
         if run.training(training).options.exists():
             own = load_config(arguments.config, [*arguments.overrides, *changes[1::2]])
-            check_same_training(run.training(training), own)
+            check_same_run(run.training(training), own)
     for folder in (run, *map(run.training, TRAININGS)):
         folder.check_idle()
     given = ["--config", arguments.config, *(word for override in arguments.overrides for word in ("--set", override))]
@@ -102,12 +102,13 @@ def train(run: RunFolder, given: list[str]) -> None:
 def evaluate(config: Config, run: RunFolder) -> None:
     """Score bicubic and both networks on the held-out photographs; table, JSON file and picture."""
     from quantnas_ext.architecture import Architecture
+    from quantnas_ext.reporting.figures import save_figure
     from quantnas_ext.reporting.table import PSNR, SSIM, cost_column, format_table
     from quantnas_ext.spaces import scale_of
     from quantnas_ext.sr.data.degradation import upscale_bicubic
     from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
     from quantnas_ext.sr.data.photographs import with_photographs
-    from quantnas_ext.sr.evaluation.comparison import comparison_picture
+    from quantnas_ext.sr.evaluation.comparison import comparison_figure
     from quantnas_ext.sr.evaluation.metrics import evaluate_bicubic, evaluate_folder
     from quantnas_ext.sr.evaluation.score_files import write_json
     from quantnas_ext.sr.evaluation.upscaling import upscale
@@ -137,7 +138,7 @@ def evaluate(config: Config, run: RunFolder) -> None:
         ("ours", [upscale(networks["quantized"].eval(), pair.lr) for pair in pairs]),
         ("HR", [pair.hr for pair in pairs]),
     ]
-    comparison_picture(columns, run.comparison, names=[pair.name for pair in pairs])
+    save_figure(comparison_figure(columns, names=[pair.name for pair in pairs]), run.comparison)
     rows = [{"network": name.replace("_", " "), **figures} for name, figures in result.items()]
     print(f"\n{len(pairs)} held-out photographs, x{scale}")
     print(format_table(rows, ["network", PSNR, SSIM, *map(cost_column, costs)]))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, about
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.files.schema import read_yaml
 from quantnas_ext.genotype import import_genotype
@@ -45,10 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         name, equals, value = text.partition("=")
         if not (name and equals) or name in values:
             raise InputError(f"--set '{text}' is not possible; write ARGUMENT=VALUE, each once, as in --set width=48")
-        try:
+        with about(f"--set '{text}'"):
             values[name] = read_yaml(value)
-        except InputError as error:
-            raise InputError(f"--set '{text}': {error}") from error
     architecture = import_genotype(arguments.genotype, arguments.space, values)
     architecture.save(arguments.output)
     print(costs_text(architecture.costs), arguments.output, sep="\n")

@@ -12,7 +12,8 @@ import argparse
 
 from quantnas_ext.files.paths import path_argument
 from quantnas_ext.runs import command_line
-from quantnas_ext.sr.data.folders import check_dataset_folder, prepare_dataset_folder
+from quantnas_ext.sr.data.dataset_layout import dataset_pairs
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         step=arguments.step,
         nested=arguments.nested,
     )
-    print(f"{folder}: {check_dataset_folder(folder, arguments.scale)} image pairs for scale {arguments.scale}")
+    print(f"{folder}: {len(dataset_pairs(folder, arguments.scale))} image pairs for scale {arguments.scale}")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ def search(config: Config, *, resume: bool = False) -> None:
     strategy.check(space)
     finish_decoding()
 
-    with begun_search(config, resume=resume) as run, closing(SearchRecorder(run, tree)) as recorder:
+    left = ChoiceTree.of(space)  # without the operations that are kept
+    with begun_search(config, resume=resume) as run, closing(SearchRecorder(run, left)) as recorder:
         # A table of latencies holds for the threads it was measured with; several processes share the cores evenly.
         if config.search.threads is None and config.search.latency_table is None and process_state().num_processes == 1:
             batch = (config.data.batch_size, 3, config.data.patch, config.data.patch)

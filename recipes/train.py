@@ -45,31 +45,24 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(arguments.config, arguments.overrides)
     run = TrainingFolder(arguments.run) if arguments.run else RunFolder(config.run).training()
     run.check()
-    if config.train.full_precision_iterations >= config.train.iterations:
-        raise InputError(
-            f"train.full_precision_iterations ({config.train.full_precision_iterations}) leaves none of "
-            f"train.iterations ({config.train.iterations}) for quantization; take fewer, or train.precision=32"
-        )
     train(config, arguments.architecture, arguments.weights, run)
 
 
 def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> None:
     """Train the network of an architecture file, from the weights in another file where one is given."""
-    from quantnas_ext.architecture import Architecture  # with all that loads torch, after what needs none
-    from quantnas_ext.spaces import check_input_side, scale_of, smallest_side
-    from quantnas_ext.sr.data.dataset_layout import DatasetLayout
+    from quantnas_ext.spaces import check_input_side, scale_of, smallest_side  # loads torch, as all that follows
+    from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
     from quantnas_ext.sr.data.decoding import finish_decoding
     from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
-    from quantnas_ext.sr.data.folders import check_dataset_folder
     from quantnas_ext.sr.data.photographs import with_photographs
     from quantnas_ext.sr.training import final_training
+    from quantnas_ext.sr.training.arch import architecture_in
     from quantnas_ext.sr.training.basicsr_options import final_training_options, write_options
+    from quantnas_ext.sr.weights.weight_files import save_weights
     from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-    from quantnas_ext.sr.weights.weight_loading import load_weights, save_weights
+    from quantnas_ext.sr.weights.weight_loading import load_weights
 
-    found = Architecture.load(file)
-    precision = config.train.precision
-    trained = found if precision is None else found.with_precision(precision)
+    trained = architecture_in(file, config.train.precision)
     if start is None and config.train.from_supernet:
         start = str(RunFolder(Path(file).parent).weights)
     network: Any = trained.build()
@@ -83,7 +76,7 @@ def train(config: Config, file: str, start: str | None, run: TrainingFolder) -> 
         raise InputError("there is nothing to train on; name dataset folders with --set 'data.train=[FOLDER]'")
     layout, skip_small = DatasetLayout.of(config.data), config.data.skip_small
     images = sum(
-        check_dataset_folder(folder, scale, config.train.patch, layout=layout, skip_small=skip_small)
+        len(dataset_pairs(folder, scale, config.train.patch, layout=layout, skip_small=skip_small))
         for folder in config.data.train
     )
     smallest = scale * smallest_side(network)

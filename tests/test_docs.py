@@ -109,7 +109,11 @@ def test_overrides_of_the_final_training_name_its_options() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_configuration_on_a_page_loads_and_its_space_can_be_built(page: Path, tmp_path: Path) -> None:
+def test_a_configuration_on_a_page_loads_and_its_space_can_be_built(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_costs.py").touch()  # whose class is on the page above; a plugin that registers one has tests of its own
     for number, (_, block) in enumerate(blocks(page, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(block, encoding="utf-8")

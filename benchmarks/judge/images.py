@@ -14,8 +14,8 @@ from benchmarks.judge.jobs import ROOT
 def training_and_test(data: Path | None, scratch: Path) -> tuple[list[Path], list[Path], dict[str, list[Path]]]:
     """The images for training, for validation, and for each test; ``scratch`` takes the packaged photographs."""
     if data is None:
-        from quantnas_ext.config import DataConfig
-        from quantnas_ext.sr.photographs import with_photographs
+        from quantnas_ext.runs.config import DataConfig
+        from quantnas_ext.sr.data.photographs import with_photographs
 
         with_photographs(DataConfig(photographs=str(scratch)), 4)
         images, test = ([*sorted((scratch / f"{part}x4" / "HR").iterdir())] for part in ("train", "test"))

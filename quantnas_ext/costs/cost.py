@@ -14,7 +14,7 @@ from quantnas_ext.costs.tracing import TracedLayer, trace_layers
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
 from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError, shown, unknown_name
-from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision
+from quantnas_ext.quantization import Precision
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,8 @@ class Cost:
         """
         terms: dict[frozenset[Context], float] = {}
         for layer in trace_layers(model, self.input_shape):
-            context = frozenset(layer.context)
-            if layer.precision_label is None:
-                precision = layer.precision or Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS)
-                options = {context: self.layer_cost(layer, precision)}
-            else:
-                options = {
-                    context | {(layer.precision_label, value)}: self.layer_cost(layer, Precision.parse(value))
-                    for value in layer.precisions
-                }
-            for choices, cost in options.items():
+            for chosen, precision in layer.precisions.items():
+                choices, cost = layer.context | chosen, self.layer_cost(layer, precision)
                 # A choice within a candidate of its own label never takes a second value.
                 if cost and len({label for label, _ in choices}) == len(choices):
                     terms[choices] = terms.get(choices, 0.0) + cost

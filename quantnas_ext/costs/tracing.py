@@ -36,6 +36,7 @@ FUSED = (nn.RNNBase, nn.Bilinear)
 """Layers whose products happen inside one operation that torch's own counter does not know either."""
 
 RUNNING_STATISTICS = ("running_mean", "running_var")
+FULL_PRECISION = Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS)
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ class TracedLayer:
         other_parameters: elements of everything else that is stored (bias, batch norm with its running statistics), at
             32 bits.
         context: the choices ``(label, value)`` under which it is there.
-        precision: the precision it always has, or None where it is searched.
-        precision_label: label of its precision where that is searched.
-        precisions: the values of that label.
+        precisions: those that it can have, each by the choice of it; a fixed one by no choice.
         quantizer_numbers: how many numbers of 32 bits its quantizers store, by its precision.
     """
 
@@ -59,10 +58,8 @@ class TracedLayer:
     macs: int
     weights: int
     other_parameters: int
-    context: tuple[Context, ...]
-    precision: Precision | None
-    precision_label: str | None = None
-    precisions: tuple[Any, ...] = ()
+    context: frozenset[Context]
+    precisions: Mapping[frozenset[Context], Precision]
     quantizer_numbers: Mapping[Precision, int] = field(default_factory=dict)
 
 
@@ -250,7 +247,8 @@ class _Trace:
             own: list[Tensor] = [p for p in module.parameters(recurse=False) if id(p) not in seen]
             seen.update(map(id, own))
             own += [b for name, b in module.named_buffers(recurse=False) if name in RUNNING_STATISTICS]
-            layers.append(TracedLayer(path, 0, 0, sum(tensor.numel() for tensor in own), context, None))
+            numbers = sum(tensor.numel() for tensor in own)
+            layers.append(TracedLayer(path, 0, 0, numbers, frozenset(context), {frozenset(): FULL_PRECISION}))
         return layers
 
     def _place(
@@ -294,25 +292,15 @@ def _described(context: frozenset[Context]) -> str:
 
 
 def _layer(module: nn.Module, path: str, context: tuple[Context, ...], macs: int) -> TracedLayer:
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    bias = module.bias
-    precision, label, values = Precision(FULL_PRECISION_BITS, FULL_PRECISION_BITS), None, ()
-    kinds = getattr(module, "weight_kind", DEFAULT), getattr(module, "activation_kind", DEFAULT)
+    weight: Any = module.weight
+    bias: Any = module.bias
     searched = searched_precision(module)
+    precisions: dict[frozenset[Context], Precision]
     if searched is not None:
-        label, values = searched.label, tuple(searched.values)
-    elif isinstance(module, QuantizedLayer):
-        precision = module.precision
-    return TracedLayer(
-        path=path,
-        macs=macs,
-        weights=weight.numel(),
-        other_parameters=0 if bias is None else math.prod(bias.shape),  # type: ignore[arg-type, union-attr]
-        context=context,
-        precision=None if label else precision,
-        precision_label=label,
-        precisions=values,
-        quantizer_numbers={
-            p: numbers_stored(*kinds, p, weight.shape[0]) for p in map(Precision.parse, values or [precision])
-        },
-    )
+        precisions = {frozenset([(searched.label, value)]): Precision.parse(value) for value in searched.values}
+    else:
+        precisions = {frozenset(): module.precision if isinstance(module, QuantizedLayer) else FULL_PRECISION}
+    kinds = getattr(module, "weight_kind", DEFAULT), getattr(module, "activation_kind", DEFAULT)
+    numbers = {precision: numbers_stored(*kinds, precision, weight.shape[0]) for precision in precisions.values()}
+    biases = 0 if bias is None else math.prod(bias.shape)
+    return TracedLayer(path, macs, weight.numel(), biases, frozenset(context), precisions, numbers)

@@ -69,7 +69,8 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Sequence[Tensor
         with _modes(network, training=layers):
             for layer in layers:
                 layer.track_running_stats = False  # in training mode: normalise by the batch, remember nothing
-            _run(network, batches)
+            for inputs, *_ in _on_device_of(network, batches, "calibrate"):
+                network(inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -100,7 +101,9 @@ def calibrate(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
     hooks = [q.register_forward_pre_hook(lambda quantizer, inputs: quantizer.observe(inputs[0])) for q in waiting]
     try:
         with _modes(network, training=()):
-            _run(network, itertools.islice(batches, OBSERVED_BATCHES if waiting else 1))
+            enough = itertools.islice(batches, OBSERVED_BATCHES if waiting else 1)
+            for inputs, *_ in _on_device_of(network, enough, "calibrate"):
+                network(inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -126,31 +129,23 @@ def score(
     """
     totals, count = dict.fromkeys(metrics, 0.0), 0
     with _modes(network, training=()):
-        for inputs, targets in _on_device_of(network, batches):
+        for inputs, targets in _on_device_of(network, batches, "score"):
             outputs = network(inputs)
             count += len(inputs)
             for name, metric in metrics.items():
                 totals[name] += float(metric(outputs, targets)) * len(inputs)
-    if not count:
-        raise InputError("there is no batch to score a network on; give at least one")
     return {name: total / count for name, total in totals.items()}
 
 
-def _run(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
-    empty = True
-    for inputs, *_ in _on_device_of(network, batches):
-        network(inputs)
-        empty = False
-    if empty:
-        raise InputError("there is no batch to calibrate a network on; give at least one")
-
-
-def _on_device_of(network: nn.Module, batches: Iterable[Sequence[Tensor]]) -> Iterator[list[Tensor]]:
+def _on_device_of(network: nn.Module, batches: Iterable[Sequence[Tensor]], purpose: str) -> Iterator[list[Tensor]]:
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    index = -1
     for index, batch in enumerate(batches):
         if not len(batch) or not len(batch[0]):
             raise InputError(f"batch {index} is empty; give batches of at least one sample")
         yield [tensor.to(device) for tensor in batch]
+    if index < 0:
+        raise InputError(f"there is no batch to {purpose} a network on; give at least one")
 
 
 @contextmanager

@@ -129,30 +129,28 @@ def _distinct_ranks(generator: random.Random, total: int) -> Iterator[int]:
             yield rank
 
 
-def _values(choice: Choice) -> list[Any]:
-    """All that a choice can be: its values, or the lists of several of them."""
-    if choice.multiple is None:
-        return list(choice.values)
-    return [list(subset) for subset in itertools.combinations(choice.values, choice.multiple)]
-
-
-def _below(tree: ChoiceTree, choice: Choice, value: Any) -> list[Choice]:
-    return [] if choice.multiple is not None else tree.children(choice.label, value)
+def _ways(tree: ChoiceTree, choice: Choice) -> list[tuple[Any, list[tuple[Choice, int]]]]:
+    """All that a choice can be, each with the choices below it and the number of ways to decide these."""
+    if choice.multiple is not None:
+        return [(list(subset), []) for subset in itertools.combinations(choice.values, choice.multiple)]
+    return [
+        (value, [(child, _count(tree, child)) for child in tree.children(choice.label, value)])
+        for value in choice.values
+    ]
 
 
 def _count(tree: ChoiceTree, choice: Choice) -> int:
     """Number of ways to decide a choice and what hangs on it."""
-    return sum(math.prod(_count(tree, child) for child in _below(tree, choice, value)) for value in _values(choice))
+    return sum(math.prod(count for _, count in below) for _, below in _ways(tree, choice))
 
 
 def _decided(tree: ChoiceTree, choice: Choice, way: int) -> dict[str, Any]:
     """The given one of all ways to decide a choice and what hangs on it."""
-    for value in _values(choice):
-        children = [(child, _count(tree, child)) for child in _below(tree, choice, value)]
-        number = math.prod(count for _, count in children)
+    for value, below in _ways(tree, choice):
+        number = math.prod(count for _, count in below)
         if way < number:
             sample = {choice.label: value}
-            for child, count in children:
+            for child, count in below:
                 way, own = divmod(way, count)
                 sample.update(_decided(tree, child, own))
             return sample

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quantnas_ext.distribution.choices import Choice, ChoiceTree, Context
-from quantnas_ext.distribution.relaxation import Relaxation
+from quantnas_ext.distribution.relaxation import Relaxation, Relaxed
 
 
 @dataclass(frozen=True)
@@ -19,24 +19,24 @@ class Draw:
     """The probabilities that one whole phase of a search works with.
 
     Attributes:
-        probabilities: ``[choices, most values]``, rows as in the distribution's tree, zero where a row is shorter.
-        soft: what the entropy is that of: the same, except for one-hot probabilities, whose entropy is zero whatever
-            the logits; there it is the soft draw that they were made from, or the distribution they were sampled from.
-        log_probabilities: the logarithms of ``soft``, zero where a row is shorter or a value dropped.
-        by_label: the rows, each of its own length, by label.
+        relaxed: as tables, whose rows are those of the distribution's tree.
+        by_label: the rows of the probabilities, each of its own length, by label.
         sampled: by label the places of the values to evaluate; None for all.
     """
 
-    probabilities: Tensor
-    soft: Tensor
-    log_probabilities: Tensor
+    relaxed: Relaxed
     by_label: Mapping[str, Tensor]
     sampled: Mapping[str, tuple[int, ...]] | None = None
 
     @property
+    def probabilities(self) -> Tensor:
+        """``[choices, most values]``, zero where a row is shorter."""
+        return self.relaxed.probabilities
+
+    @property
     def expectation(self) -> Tensor:
         """The probabilities that expected costs are of: the draw itself, or what sampled candidates were drawn from."""
-        return self.probabilities if self.sampled is None else self.soft
+        return self.probabilities if self.sampled is None else self.relaxed.soft
 
     def active(self, label: str) -> tuple[int, ...]:
         """Places of the values of a label that are to be evaluated: all, or the sampled ones."""
@@ -88,19 +88,19 @@ class ArchitectureDistribution(nn.Module):
     def _register_ancestry(self, columns: int) -> None:
         """For every row: where the probability of its parent's value stands in the table, its parent, its block."""
         always = len(self.tree) * columns  # an entry behind the table that holds 1
-        parent_entry, parent_row, block = [], [], []
         blocks = {root.label: index for index, root in enumerate(self.tree.roots())}
-        for choice in self.tree:
+        parent_entry: list[int] = []
+        parent_row: list[int] = []
+        block: list[int] = []
+        for row, choice in enumerate(self.tree):
+            above = row if choice.parent is None else self.rows[choice.parent[0]]
+            parent_row.append(above)
             if choice.parent is None:
                 parent_entry.append(always)
-                parent_row.append(self.rows[choice.label])
                 block.append(blocks[choice.label])
             else:
-                label, value = choice.parent
-                row = self.rows[label]
-                parent_entry.append(row * columns + self.tree.choices[row].values.index(value))
-                parent_row.append(row)
-                block.append(block[row])
+                parent_entry.append(above * columns + self.tree.choices[above].values.index(choice.parent[1]))
+                block.append(block[above])
         self._nesting = self.tree.nesting()
         self._blocks = len(blocks)
         self.register_buffer("_parent_entry", torch.tensor(parent_entry), persistent=False)
@@ -149,15 +149,11 @@ class ArchitectureDistribution(nn.Module):
         # Under inference_mode, too, a draw is one that a later step can be trained with.
         with_graph = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.set_grad_enabled(with_graph):
-            return self._drawn_for_training(relaxation, progress, generator)
-
-    def _drawn_for_training(self, relaxation: Relaxation, progress: float, generator: torch.Generator | None) -> Draw:
-        flat = torch.cat([*self.logits.values(), self._present.new_full((1,), -torch.inf, dtype=torch.float32)])
-        drawn = relaxation.relax(flat[self._position], self._present, progress, generator)
-        rows = drawn.probabilities.flatten()[self._flat].split(self._lengths)
+            flat = torch.cat([*self.logits.values(), self._present.new_full((1,), -torch.inf, dtype=torch.float32)])
+            drawn = relaxation.relax(flat[self._position], self._present, progress, generator)
+            rows = drawn.probabilities.flatten()[self._flat].split(self._lengths)
         sampled = None if drawn.sampled is None else dict(zip(self.rows, drawn.sampled, strict=True))
-        by_label = dict(zip(self.rows, rows, strict=True))
-        return Draw(drawn.probabilities, drawn.soft, drawn.log_probabilities, by_label, sampled)
+        return Draw(drawn, dict(zip(self.rows, rows, strict=True)), sampled)
 
     def block_entropies(self, draw: Draw | None = None) -> Tensor:
         """Entropy of each block's joint distribution, ``H(op) + sum p(op) H(bits | op)``, in nats.
@@ -172,7 +168,8 @@ class ArchitectureDistribution(nn.Module):
             ``[blocks]``, in the order of ``tree.roots()``, differentiable where the draw is.
         """
         draw = draw or self.current
-        own = -(draw.soft * draw.log_probabilities).sum(dim=1)
+        _, soft, log_probabilities, _ = draw.relaxed
+        own = -(soft * log_probabilities).sum(dim=1)
         return own.new_zeros(self._blocks).index_add(0, self._block, own * self.reach(draw))
 
     def reach(self, draw: Draw) -> Tensor:
@@ -181,7 +178,8 @@ class ArchitectureDistribution(nn.Module):
         Args:
             draw: of which probabilities.
         """
-        table = torch.cat([draw.soft.flatten(), draw.soft.new_ones(1)])
+        soft = draw.relaxed.soft
+        table = torch.cat([soft.flatten(), soft.new_ones(1)])
         given_parent = table[self._parent_entry]
         reached = given_parent
         for _ in range(self._nesting - 1):
@@ -189,7 +187,7 @@ class ArchitectureDistribution(nn.Module):
         roots = self.tree.roots()
         if not any(root.owners for root in roots):
             return reached
-        return reached * torch.stack([self._reached(root, draw.soft, frozenset()) for root in roots])[self._block]
+        return reached * torch.stack([self._reached(root, soft, frozenset()) for root in roots])[self._block]
 
     @torch.no_grad()
     def shift(self, amounts: Tensor) -> None:

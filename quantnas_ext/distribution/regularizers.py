@@ -10,7 +10,6 @@ from torch import Tensor
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
 
 Regularizer = Literal["entropy", "l1", "exp", "none"]
-REGULARIZERS: tuple[Regularizer, ...] = ("entropy", "l1", "exp", "none")
 
 
 def regularization(name: Regularizer, distribution: ArchitectureDistribution, draw: Draw) -> Tensor:

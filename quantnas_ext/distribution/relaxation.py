@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quantnas_ext.arguments import Registry, real_number
-from quantnas_ext.errors import InputError, shown
+from quantnas_ext.arguments import Registry
 
 
 class Relaxed(NamedTuple):
@@ -22,7 +21,8 @@ class Relaxed(NamedTuple):
 
     Attributes:
         probabilities: ``[choices, most values]``, zero where a row is shorter.
-        soft: those that hard ones were made from, or the distribution that paths were sampled from; else the same.
+        soft: what the entropy is that of: the same, except for one-hot probabilities, whose entropy is zero whatever
+            the logits; there it is the soft draw that they were made from, or the distribution they were sampled from.
         log_probabilities: of ``soft``, zero where a value is absent or dropped.
         sampled: for every row the places of the values to evaluate; None for all.
     """
@@ -106,7 +106,7 @@ class Relaxation:
         temperature: of Gumbel draws, at the start and the end of a search; it changes linearly with the step.
 
     Raises:
-        InputError: for an unknown name or a temperature that is not above 0.
+        InputError: for an unknown name. ``StrategyOptions`` checks temperatures.
     """
 
     name: str = "softmax"
@@ -114,14 +114,6 @@ class Relaxation:
 
     def __post_init__(self) -> None:
         RELAXATIONS.find(self.name)
-        try:
-            start, end = self.temperature
-            temperature = tuple(real_number("a temperature,", value, above=0) for value in (start, end))
-        except (InputError, TypeError, ValueError) as error:  # the last two: nothing that holds two values
-            raise InputError(
-                f"temperature {shown(self.temperature)} is not possible; give two numbers above 0, start and end"
-            ) from error
-        object.__setattr__(self, "temperature", temperature)
 
     @property
     def random(self) -> bool:

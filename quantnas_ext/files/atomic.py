@@ -1,7 +1,8 @@
 """Files and folders that appear whole or not at all, and how a disk that takes no more is told of.
 
-Everything that the package writes goes through `atomic_file` or `atomic_folder`: what is written gets a name of its own
-beside the target, and the target's name when it is whole. Other processes that write the same never meet half of it.
+Everything that the package writes goes through ``atomic_file`` or ``atomic_folder``: what is written gets a name of its
+own beside the target, and the target's name when it is whole. Other processes that write the same never meet half of
+it.
 """
 
 from __future__ import annotations
@@ -19,17 +20,6 @@ from typing import Any
 
 from quantnas_ext.errors import InputError
 
-__all__ = [
-    "DISK_TROUBLE",
-    "WriteError",
-    "atomic_file",
-    "atomic_folder",
-    "check_writable",
-    "remove_leftovers",
-    "save_tensors",
-    "writing",
-]
-
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What a disk, a quota or a limit on sizes answers when it is used up."""
 
@@ -45,30 +35,27 @@ class WriteError(InputError):
     """A file or folder could not be written; what was there before is untouched, and nothing half-written is left.
 
     Attributes:
-        reason: What the operating system said.
+        reason: what the operating system said.
     """
 
     def __init__(self, path: str | Path, error: BaseException) -> None:
         self.reason: BaseException = error.reason if isinstance(error, WriteError) else error
-        super().__init__(f"'{path}' cannot be written ({_said(self.reason)}); {_remedy(self.reason)}")
+        full = isinstance(self.reason, OSError) and self.reason.errno in _FULL
+        remedy = "make room there, or name another place" if full else "name a place that can be written to"
+        super().__init__(f"'{path}' cannot be written ({self.said}); {remedy}")
 
-
-def _said(error: BaseException) -> str:
-    """The operating system's own words for an error of writing."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _remedy(error: BaseException) -> str:
-    full = isinstance(error, OSError) and error.errno in _FULL
-    return "make room there, or name another place" if full else "name a place that can be written to"
+    @property
+    def said(self) -> str:
+        """The operating system's own words."""
+        return getattr(self.reason, "strerror", None) or str(self.reason)
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn what the operating system answers while `path` is written into one sentence that names it.
+    """Turn what the operating system answers while ``path`` is written into one sentence that names it.
 
     Raises:
-        WriteError: In place of an `OSError`.
+        WriteError: in place of an ``OSError``.
     """
     try:
         yield
@@ -78,17 +65,17 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path, *, parents: bool = False) -> Iterator[Path]:
-    """Write a file: `with atomic_file(path) as temporary: temporary.write_text(...)`.
+    """Write a file: ``with atomic_file(path) as temporary: temporary.write_text(...)``.
 
     Args:
-        path: The file; an earlier one of that name stays until the new one is whole, and is then replaced.
-        parents: Make the folders above it where they are missing.
+        path: the file; an earlier one of that name stays until the new one is whole, and is then replaced.
+        parents: make the folders above it where they are missing.
 
     Yields:
         A name in the same folder that no other process uses; it is renamed at the end, or removed on any exception.
 
     Raises:
-        WriteError: The disk is full, or nothing can be written there.
+        WriteError: the disk is full, or nothing can be written there.
     """
     path = Path(path)
     temporary = _beside(path)
@@ -105,11 +92,11 @@ def atomic_file(path: str | Path, *, parents: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, *, same: Callable[[Path, Path], bool] | None = None) -> Iterator[Path]:
-    """Make a folder with all its content: `with atomic_folder(path) as temporary: ...`.
+    """Make a folder with all its content: ``with atomic_folder(path) as temporary: ...``.
 
     Args:
-        path: The folder, which is not there yet; folders above it are made.
-        same: Called with the new folder and the one that another process has made meanwhile. Where it says that they
+        path: the folder, which is not there yet; folders above it are made.
+        same: called with the new folder and the one that another process has made meanwhile. Where it says that they
             hold the same, the other's is kept and ours removed.
 
     Yields:
@@ -117,8 +104,8 @@ def atomic_folder(path: str | Path, *, same: Callable[[Path, Path], bool] | None
         were made for it.
 
     Raises:
-        WriteError: The disk is full, or nothing can be written there.
-        InputError: Another process has made the folder meanwhile, with something else in it.
+        WriteError: the disk is full, or nothing can be written there.
+        InputError: another process has made the folder meanwhile, with something else in it.
     """
     path = Path(path)
     temporary = _beside(path)
@@ -150,16 +137,12 @@ def _rename(temporary: Path, path: Path, same: Callable[[Path, Path], bool] | No
 
 
 def save_tensors(content: Any, path: str | Path, *, parents: bool = False) -> None:
-    """Write tensors and plain values, as `torch.save`, whole or not at all.
+    """Write tensors and plain values, as ``torch.save``, whole or not at all (``atomic_file``).
 
     They are put together in memory first: where a disk fills up, torch's own writer raises errors that do not say so.
 
-    Args:
-        content: What `torch.load` with `weights_only=True` takes.
-        path: As for `atomic_file`, and so is `parents`.
-
     Raises:
-        WriteError: The disk is full, or nothing can be written there.
+        WriteError: the disk is full, or nothing can be written there.
     """
     import torch  # here, as most that is written needs none of it
 
@@ -173,7 +156,7 @@ def check_writable(folder: str | Path) -> None:
     """Try, before long work, whether an existing folder takes a file. Only that tells of read-only and full disks.
 
     Raises:
-        WriteError: It does not.
+        WriteError: it does not.
     """
     with writing(folder), tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(bytes(_PROBE))

@@ -6,13 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["json_values"]
-
 
 def json_values(value: Any) -> Any:
     """Plain data with None for every infinite or undefined number, such as the PSNR of equal images.
 
-    Python's `json` would write `Infinity` and `NaN`, which are no JSON and which other programs refuse.
+    Python's ``json`` would write ``Infinity`` and ``NaN``, which are no JSON and which other programs refuse.
     """
     if isinstance(value, Mapping):
         return {key: json_values(item) for key, item in value.items()}

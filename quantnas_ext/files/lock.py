@@ -16,8 +16,6 @@ from filelock import FileLock, Timeout
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_file, remove_leftovers, writing
 
-__all__ = ["LOCK_FILES", "run_lock"]
-
 _LOCK, _OWNER = ".lock", ".lock.owner"
 
 LOCK_FILES = frozenset((_LOCK, _OWNER))
@@ -29,18 +27,15 @@ _held: dict[str, FileLock] = {}
 
 @contextlib.contextmanager
 def run_lock(folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of a run folder: `with run_lock(folder): ...`.
+    """Keep other processes out of a run folder that exists: ``with run_lock(folder): ...``.
 
     The operating system holds the lock (flock) and gives it back when the process ends, however it ends. Within a
     process it may be taken again further in. On a file system without such locks (some network mounts) a warning says
     so and the run goes on without one. What an earlier owner was writing when it was killed is removed.
 
-    Args:
-        folder: It exists.
-
     Raises:
-        InputError: Another process holds it; the sentence says which.
-        WriteError: Nothing can be written there.
+        InputError: another process holds it; the sentence says which.
+        WriteError: nothing can be written there.
     """
     folder = Path(folder)
     place = os.path.realpath(folder)

@@ -1,4 +1,4 @@
-"""Paths as users write them: with `~` for a home folder, and relative to the folder they are working in."""
+"""Paths as users write them: with ``~`` for a home folder, and relative to the folder they are working in."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from pathlib import Path
 
 from quantnas_ext.errors import InputError
 
-__all__ = ["expanded", "named_folder_argument", "path_argument", "seen_from"]
-
 
 def expanded(path: str) -> str:
-    """A path with a leading `~` or `~user` replaced by that home folder, as a shell does it.
+    """A path with a leading ``~`` or ``~user`` replaced by that home folder, as a shell does it.
 
     Raises:
-        InputError: Nobody knows that home folder, or the path is empty (which would mean the working directory).
+        InputError: nobody knows that home folder, or the path is empty (which would mean the working directory).
     """
     if not path.strip():
         raise InputError("an empty path names nothing; write . for the working directory")
@@ -26,7 +24,7 @@ def expanded(path: str) -> str:
 
 
 def path_argument(text: str) -> str:
-    """For `argparse`, as `type=`: a path with `~` replaced, also where the shell leaves it, as in `--out=~/result`."""
+    """For ``argparse``, as ``type=``: a path with ``~`` replaced, even where the shell leaves it, ``--out=~/x``."""
     try:
         return expanded(text)
     except InputError as error:
@@ -34,9 +32,17 @@ def path_argument(text: str) -> str:
 
 
 def named_folder_argument(text: str) -> str:
-    """For `argparse`: `NAME=DIR` with `~` replaced in the folder; what has another form is left as it is."""
+    """For ``argparse``: ``NAME=DIR`` with ``~`` replaced in the folder; what has another form is left as it is."""
     name, equals, folder = text.partition("=")
     return f"{name}={path_argument(folder)}" if name and folder else text
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; there is none of a name that no file can have, which Python refuses otherwise."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def seen_from(path: str | Path) -> str:

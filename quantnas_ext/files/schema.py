@@ -1,8 +1,8 @@
 """From plain YAML values to typed dataclasses: types are read off the annotations, ranges off the fields.
 
-A schema is a dataclass whose fields are numbers, text, booleans, lists, mappings, choices (`Literal`), unions of these
-or further dataclasses. A choice whose field has the metadata `registry` may also be a name in that. Every error names
-the key with its whole path, such as `search.epochs`.
+A schema is a dataclass whose fields are numbers, text, booleans, lists, mappings, choices (``Literal``), unions of
+these or further dataclasses. A choice whose field has the metadata ``registry`` may also be a name in that. Every error
+names the key with its whole path, such as ``search.epochs``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import operator
 import re
 import sys
 import types
@@ -23,8 +24,6 @@ import yaml
 
 from quantnas_ext.errors import InputError, printable, shown, unknown_name
 
-__all__ = ["Written", "build", "keys", "number", "read_yaml", "read_yaml_file"]
-
 Schema = TypeVar("Schema")
 
 _DESCRIPTIONS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
@@ -33,42 +32,24 @@ _DESCRIPTIONS = {int: "a whole number", float: "a number", str: "text", bool: "t
 _LARGEST_FILE = 1_000_000  # bytes; configurations and options have some thousand
 
 _NOT_AS_WRITTEN = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
-"""Numbers that YAML 1.1 reads as octal (`010` is 8) or sexagesimal (`1:30` is 90)."""
+"""Numbers that YAML 1.1 reads as octal (``010`` is 8) or sexagesimal (``1:30`` is 90)."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """A plain value that YAML reads as something else than text, and the text that stood there.
-
-    Attributes:
-        value: A number, true or false, or a date.
-        text: What the user wrote: `010`, `yes`, `2024-05-01`.
-    """
+    """A number, a truth value or a date that YAML reads, and the text that stood there: ``010``, ``yes``."""
 
     value: Any
     text: str
 
 
-@dataclass(frozen=True)
-class _Range:
-    """The values that a number may take; None stands for no limit on that side."""
-
-    least: float | None
-    most: float | None
-    above: float | None
-    below: float | None
-
-    def __contains__(self, value: float) -> bool:
-        return (
-            (self.least is None or value >= self.least)
-            and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-
-    def __str__(self) -> str:
-        limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+_LIMITS = {
+    "least": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "most": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
+"""Of a number: how each is put in words, and how it is kept."""
 
 
 def number(
@@ -80,26 +61,21 @@ def number(
     below: float | None = None,
     decides: bool = True,
 ) -> Any:
-    """A dataclass field for a number with a range, checked by `build`.
+    """A dataclass field for a number with a range, checked by ``build``.
 
-    Args:
-        default: The field's default; None where the field's type has it.
-        least, most: Limits that are themselves allowed.
-        above, below: Limits that are not.
-        decides: Whether the result of a run depends on it.
+    ``least`` and ``most`` are themselves allowed, ``above`` and ``below`` are not; ``decides`` says whether the result
+    of a run depends on it.
     """
-    return dataclasses.field(default=default, metadata={"range": _Range(least, most, above, below), "decides": decides})
+    limits = {"least": least, "above": above, "most": most, "below": below}
+    given = {kind: limit for kind, limit in limits.items() if limit is not None}
+    return dataclasses.field(default=default, metadata={"range": given, "decides": decides})
 
 
 def read_yaml_file(path: Path, *, written: bool = False) -> Any:
     """The plain values in a YAML file in UTF-8, with or without a byte order mark, with any kind of line ends.
 
-    Args:
-        path: An existing file.
-        written: As `read_yaml`.
-
     Raises:
-        InputError: The file cannot be read, is too large, is not text, or as `read_yaml`. The sentence does not name
+        InputError: the file cannot be read, is too large, is not text, or as ``read_yaml``. The sentence does not name
             the file.
     """
     try:
@@ -117,11 +93,11 @@ def read_yaml(text: str, *, written: bool = False) -> Any:
     """The plain values in a YAML text; no tag can make it run code.
 
     Args:
-        text: What stands in the file.
-        written: Give what is neither text nor quoted as `Written`, for `build`, which can then say how it was read.
+        text: what stands in the file.
+        written: give what is neither text nor quoted as ``Written``, for ``build``, which can then say how it was read.
 
     Raises:
-        InputError: It is not YAML, says one key twice (plain YAML would silently keep the last), has a list or mapping
+        InputError: it is not YAML, says one key twice (plain YAML would silently keep the last), has a list or mapping
             for a key, or an alias (with which a short text can stand for an endless value).
     """
     try:
@@ -181,7 +157,7 @@ class _WrittenLoader(_StrictLoader):
 
 
 def keys(schema: type[Any], prefix: str = "") -> list[str]:
-    """All keys of a schema with their paths, sections before what is in them: `search`, `search.epochs`, ..."""
+    """All keys of a schema with their paths, sections before what is in them: ``search``, ``search.epochs``, ..."""
     found = []
     for name, hint in typing.get_type_hints(schema).items():
         found.append(prefix + name)
@@ -194,12 +170,12 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
     """An instance of a schema from the values that differ from its defaults.
 
     Args:
-        schema: A dataclass of which every field has a default.
-        values: A mapping as YAML gives it, or None for an empty one.
-        prefix: The path that the schema's keys have in errors, with its dot: `"search."`.
+        schema: a dataclass of which every field has a default.
+        values: a mapping as YAML gives it, or None for an empty one.
+        prefix: the path that the schema's keys have in errors, with its dot: ``"search."``.
 
     Raises:
-        InputError: An unknown key, a value of another type, or a number out of its range.
+        InputError: an unknown key, a value of another type, or a number out of its range.
     """
     if values is None:
         values = {}
@@ -218,9 +194,10 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
             arguments[name] = value
             continue
         arguments[name] = checked = _convert(value, hints[name], prefix + name)
-        limits = metadata[name].get("range")
-        if limits is not None and checked is not None and checked not in limits:
-            raise InputError(f"'{prefix}{name}' must be {limits}, not {shown(checked)}")
+        limits = metadata[name].get("range", {})
+        if checked is not None and not all(_LIMITS[kind][1](checked, limit) for kind, limit in limits.items()):
+            right = " and ".join(f"{_LIMITS[kind][0]} {limit}" for kind, limit in limits.items())
+            raise InputError(f"'{prefix}{name}' must be {right}, not {shown(checked)}")
     try:
         return schema(**arguments)
     except InputError as error:  # of a schema that checks itself, naming the field
@@ -228,13 +205,13 @@ def build(schema: type[Schema], values: Any, prefix: str = "") -> Schema:
 
 
 def _registered(registry: str) -> Container[str]:
-    """What a program has added to a registry (`package.module.NAME`), for which it has loaded the module."""
+    """What a program has added to a registry (``package.module.NAME``), for which it has loaded the module."""
     module, _, name = registry.rpartition(".")
     return getattr(sys.modules.get(module), name, ()) if name else ()
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:
-    """A YAML value as a field's type wants it; raises `InputError` where it cannot be that."""
+    """A YAML value as a field's type wants it; raises ``InputError`` where it cannot be that."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return _plain(value, key)
@@ -272,12 +249,7 @@ def _name(key: Any) -> Any:
 
 
 def _meant(value: Written, hint: Any, key: str) -> Any:
-    """What a value that is no text stands for in a field of a type.
-
-    Raises:
-        InputError: The field takes text, which YAML makes something else of without quotes, or the value is a number
-            that reads otherwise than it is written.
-    """
+    """What a value that is no text stands for in a field; refused where text, or another number, was meant."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     if typing.get_origin(hint) is Literal:
         return value.text if value.text in typing.get_args(hint) else value.value
@@ -308,7 +280,7 @@ def _quotes(value: Written) -> str:
 
 
 def _finite(value: Any) -> float | None:
-    """A finite number, also from the text that YAML 1.1 makes of `1e-3`; None for anything else."""
+    """A finite number, also from the text that YAML 1.1 makes of ``1e-3``; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -324,7 +296,7 @@ def _is_huge(value: Any) -> bool:
 
 
 def _choice(value: Any, choices: tuple[Any, ...], key: str) -> Any:
-    """One of the values of a `Literal`; YAML 1.1 reads a bare `no` as false, which is undone here."""
+    """One of the values of a ``Literal``; YAML 1.1 reads a bare ``no`` as false, which is undone here."""
     if value is False and "no" in choices:
         value = "no"
     if value not in choices:
@@ -333,11 +305,7 @@ def _choice(value: Any, choices: tuple[Any, ...], key: str) -> Any:
 
 
 def _plain(value: Any, key: str) -> Any:
-    """A value of any type that YAML can hold and give back equal: tuples become lists.
-
-    Raises:
-        InputError: Something that YAML has no plain form for, such as a date or an object.
-    """
+    """A value of any type that YAML can hold and give back equal (no date, no object): tuples become lists."""
     quotes = ""
     if isinstance(value, Written):
         _check_as_written(value, key)

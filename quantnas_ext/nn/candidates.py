@@ -7,6 +7,8 @@ of them. The candidates are those of Shvetsov et al., "QuantNAS for Super Resolu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d
-from quantnas_ext.nn.operations import OPERATIONS, OperationBuilder, operation_block, register_operation
+from quantnas_ext.nn.operations import OPERATIONS, operation_block, register_operation
 
 __all__ = ["OPERATIONS", "RepeatedChannels", "operation_block", "register_operation", "relu_conv"]
 """The room's front takes the registry from here, where it has been filled."""
@@ -84,123 +86,96 @@ def _skip_connect(in_channels: int, out_channels: int, *, width: int, bits: Any)
     return nn.Identity()
 
 
-def _convolution(size: int, groups: int = 1, dilation: int = 1) -> OperationBuilder:
-    """One k x k convolution."""
-
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        layers = relu_conv(in_channels, out_channels, (size, size), bits=bits, groups=groups, dilation=dilation)
-        return nn.Sequential(*layers)
-
-    return build
+def _convolution(in_channels: int, out_channels: int, *, width: int, bits: Any, size: int, **others: int) -> nn.Module:
+    """One k x k convolution, ``others`` as ``relu_conv``."""
+    return nn.Sequential(*relu_conv(in_channels, out_channels, (size, size), bits=bits, **others))
 
 
-def _depthwise(size: int) -> OperationBuilder:
+def _depthwise(in_channels: int, out_channels: int, *, width: int, bits: Any, size: int) -> nn.Module:
     """One k x k convolution with a group for every input channel."""
-
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        if out_channels % in_channels:
-            raise InputError(
-                f"a depthwise convolution cannot lead from {in_channels} to {out_channels} channels; "
-                f"choose another operation where the output is no multiple of {in_channels} channels"
-            )
-        return nn.Sequential(*relu_conv(in_channels, out_channels, (size, size), bits=bits, groups=in_channels))
-
-    return build
+    if out_channels % in_channels:
+        raise InputError(
+            f"a depthwise convolution cannot lead from {in_channels} to {out_channels} channels; "
+            f"choose another operation where the output is no multiple of {in_channels} channels"
+        )
+    return nn.Sequential(*relu_conv(in_channels, out_channels, (size, size), bits=bits, groups=in_channels))
 
 
-def _factorised(size: int) -> OperationBuilder:
+def _factorised(in_channels: int, out_channels: int, *, width: int, bits: Any, size: int) -> nn.Module:
     """k x 1 to the space's width, then 1 x k."""
-
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        return nn.Sequential(
-            *relu_conv(in_channels, width, (size, 1), bits=bits), *relu_conv(width, out_channels, (1, size), bits=bits)
-        )
-
-    return build
+    return nn.Sequential(
+        *relu_conv(in_channels, width, (size, 1), bits=bits), *relu_conv(width, out_channels, (1, size), bits=bits)
+    )
 
 
-def _depthwise_separable(size: int) -> OperationBuilder:
+def _depthwise_separable(in_channels: int, out_channels: int, *, width: int, bits: Any, size: int) -> nn.Module:
     """k x k depthwise, then pointwise."""
-
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        return nn.Sequential(
-            *relu_conv(in_channels, in_channels, (size, size), bits=bits, groups=in_channels),
-            *relu_conv(in_channels, out_channels, (1, 1), bits=bits),
-        )
-
-    return build
+    return nn.Sequential(
+        *relu_conv(in_channels, in_channels, (size, size), bits=bits, groups=in_channels),
+        *relu_conv(in_channels, out_channels, (1, 1), bits=bits),
+    )
 
 
-def _growth(size: int, rate: int) -> OperationBuilder:
+def _growth(in_channels: int, out_channels: int, *, width: int, bits: Any, size: int, rate: int) -> nn.Module:
     """k x k to ``rate`` times the space's width, then k x k."""
-
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        return nn.Sequential(
-            *relu_conv(in_channels, rate * width, (size, size), bits=bits),
-            *relu_conv(rate * width, out_channels, (size, size), bits=bits),
-        )
-
-    return build
+    return nn.Sequential(
+        *relu_conv(in_channels, rate * width, (size, size), bits=bits),
+        *relu_conv(rate * width, out_channels, (size, size), bits=bits),
+    )
 
 
-def _bottleneck(size: int, reduction: int, groups: int = 1) -> OperationBuilder:
+def _bottleneck(
+    in_channels: int, out_channels: int, *, width: int, bits: Any, size: int, reduction: int, groups: int = 1
+) -> nn.Module:
     """Three k x k convolutions with the space's width over ``reduction`` between them, all in ``groups`` groups."""
-
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        if width % reduction:
-            raise InputError(
-                f"a width of {width} channels cannot be divided by {reduction}; "
-                f"choose a width that is a multiple of {reduction * groups} or another operation"
-            )
-        channels = [in_channels, width // reduction, width // reduction, out_channels]
-        layers: list[nn.Module] = []
-        for before, after in zip(channels, channels[1:], strict=False):
-            layers += relu_conv(before, after, (size, size), bits=bits, groups=groups)
-        return nn.Sequential(*layers)
-
-    return build
+    if width % reduction:
+        raise InputError(
+            f"a width of {width} channels cannot be divided by {reduction}; "
+            f"choose a width that is a multiple of {reduction * groups} or another operation"
+        )
+    channels = [in_channels, width // reduction, width // reduction, out_channels]
+    layers: list[nn.Module] = []
+    for before, after in zip(channels, channels[1:], strict=False):
+        layers += relu_conv(before, after, (size, size), bits=bits, groups=groups)
+    return nn.Sequential(*layers)
 
 
-def _increase(size: int) -> OperationBuilder:
+def _increase(in_channels: int, out_channels: int, *, width: int, bits: Any, size: int) -> nn.Module:
     """The input twice along its channels, then one k x k convolution."""
-
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        return nn.Sequential(RepeatedChannels(2), *relu_conv(2 * in_channels, out_channels, (size, size), bits=bits))
-
-    return build
+    return nn.Sequential(RepeatedChannels(2), *relu_conv(2 * in_channels, out_channels, (size, size), bits=bits))
 
 
-def _decrease(size: int) -> OperationBuilder:
+def _decrease(in_channels: int, out_channels: int, *, width: int, bits: Any, size: int) -> nn.Module:
     """One k x k convolution to half the channels, then its output twice along the channels."""
+    if out_channels % 2:
+        raise InputError(
+            f"an output of {out_channels} channels cannot be halved; choose an even number of channels "
+            "or another operation"
+        )
+    return nn.Sequential(*relu_conv(in_channels, out_channels // 2, (size, size), bits=bits), RepeatedChannels(2))
 
-    def build(in_channels: int, out_channels: int, *, width: int, bits: Any) -> nn.Module:
-        if out_channels % 2:
-            raise InputError(
-                f"an output of {out_channels} channels cannot be halved; choose an even number of channels "
-                "or another operation"
-            )
-        return nn.Sequential(*relu_conv(in_channels, out_channels // 2, (size, size), bits=bits), RepeatedChannels(2))
 
-    return build
+def _register(name: str, build: Callable[..., nn.Module], **arguments: int) -> None:
+    register_operation(name)(partial(build, **arguments))
 
 
 register_operation("skip_connect", quantized=False)(_skip_connect)
 for _size in (1, 3, 5):
     _kernel = f"{_size}x{_size}"
-    register_operation(f"conv_{_kernel}")(_convolution(_size))
+    _register(f"conv_{_kernel}", _convolution, size=_size)
     for _groups in (2, 3):
-        register_operation(f"conv_{_kernel}_g{_groups}")(_convolution(_size, _groups))
-    register_operation(f"conv_{_kernel}_dw")(_depthwise(_size))
+        _register(f"conv_{_kernel}_g{_groups}", _convolution, size=_size, groups=_groups)
+    _register(f"conv_{_kernel}_dw", _depthwise, size=_size)
     for _rate in (1, 2):
-        register_operation(f"growth{_rate}_{_kernel}")(_growth(_size, _rate))
-    register_operation(f"increase_{_kernel}")(_increase(_size))
-    register_operation(f"decrease_{_kernel}")(_decrease(_size))
+        _register(f"growth{_rate}_{_kernel}", _growth, size=_size, rate=_rate)
+    _register(f"increase_{_kernel}", _increase, size=_size)
+    _register(f"decrease_{_kernel}", _decrease, size=_size)
 for _size in (3, 5):
     _kernel = f"{_size}x{_size}"
-    register_operation(f"fac_{_kernel}")(_factorised(_size))
-    register_operation(f"dws_{_kernel}")(_depthwise_separable(_size))
+    _register(f"fac_{_kernel}", _factorised, size=_size)
+    _register(f"dws_{_kernel}", _depthwise_separable, size=_size)
     for _reduction in (2, 4, 8):
-        register_operation(f"decenc_{_kernel}_{_reduction}")(_bottleneck(_size, _reduction))
-        register_operation(f"decenc_{_kernel}_{_reduction}_g3")(_bottleneck(_size, _reduction, groups=3))
-register_operation("conv_3x3_d2")(_convolution(3, dilation=2))
-register_operation("conv_3x3_g3_d2")(_convolution(3, groups=3, dilation=2))
+        _register(f"decenc_{_kernel}_{_reduction}", _bottleneck, size=_size, reduction=_reduction)
+        _register(f"decenc_{_kernel}_{_reduction}_g3", _bottleneck, size=_size, reduction=_reduction, groups=3)
+_register("conv_3x3_d2", _convolution, size=3, dilation=2)
+_register("conv_3x3_g3_d2", _convolution, size=3, groups=3, dilation=2)

@@ -8,7 +8,7 @@ from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import ParametrizedModule
 from torch import nn
 
-from quantnas_ext.quantization import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS, Precision, QuantConv2d, QuantLinear
+from quantnas_ext.quantization import Precision, QuantConv2d, QuantLinear
 
 
 class _SearchedPrecision:
@@ -23,34 +23,26 @@ class _SearchedPrecision:
             concrete.load_state_dict(layer.state_dict())
         return concrete
 
-    def use_weight_quantizer(self, kind: str) -> None:
-        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
-
-        Raises:
-            InputError: as ``make_weight_quantizer`` for any of them; the layer is then as it was.
-        """
+    def offered_precisions(self) -> list[Precision]:
+        """Every precision of the choice, where there is one."""
         layer: Any = self
-        for precision in self._offered():
-            WEIGHT_QUANTIZERS.find(kind).check(precision.weight_bits, signed=True)
+        bits = getattr(layer, "trace_kwargs", {}).get("bits")
+        return [Precision.parse(value) for value in bits.values] if isinstance(bits, Categorical) else [layer.precision]
+
+    def use_weight_quantizer(self, kind: str) -> None:
+        """As every quantized layer; frozen layers will, too."""
         super().use_weight_quantizer(kind)  # type: ignore[misc]
-        layer.trace_kwargs["weight_quantizer"] = kind
+        self._trace("weight_quantizer", kind)
 
     def use_activation_quantizer(self, kind: str) -> None:
-        """Use quantizers of a kind at every precision on offer; frozen layers will, too.
-
-        Raises:
-            InputError: as ``make_activation_quantizer`` for any of them; the layer is then as it was.
-        """
-        layer: Any = self
-        for precision in self._offered():
-            ACTIVATION_QUANTIZERS.find(kind).check(precision.activation_bits, signed=layer.signed)
+        """As every quantized layer; frozen layers will, too."""
         super().use_activation_quantizer(kind)  # type: ignore[misc]
-        layer.trace_kwargs["activation_quantizer"] = kind
+        self._trace("activation_quantizer", kind)
 
-    def _offered(self) -> list[Precision]:
+    def _trace(self, argument: str, kind: str) -> None:
         layer: Any = self
-        bits = layer.trace_kwargs.get("bits")
-        return [Precision.parse(value) for value in bits.values] if isinstance(bits, Categorical) else []
+        if hasattr(layer, "trace_kwargs"):
+            layer.trace_kwargs[argument] = kind
 
 
 class MutableQuantConv2d(  # type: ignore[misc]

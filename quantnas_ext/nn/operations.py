@@ -14,7 +14,7 @@ import nni
 from torch import nn
 
 from quantnas_ext.arguments import Registry
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, about
 from quantnas_ext.nn.choice_block import ChoiceBlock
 from quantnas_ext.quantization import Precision, precision_choices
 
@@ -92,7 +92,5 @@ def operation_block(
 
 def _build(label: str, name: str, in_channels: int, out_channels: int, width: int, values: list[Any]) -> nn.Module:
     choice = nni.choice(precision_label(label, name), values)
-    try:
+    with about(f"operation {name!r} of block {label!r} is not possible"):
         return OPERATIONS[name](in_channels, out_channels, width=width, bits=choice)
-    except InputError as error:
-        raise InputError(f"operation {name!r} of block {label!r} is not possible: {error}") from error

@@ -18,8 +18,8 @@ class Moments:
     a float.
 
     Attributes:
-        count: Elements of a sample.
-        sums, squares: `float64 [N, 1, 1, 1]`.
+        count: elements of a sample.
+        sums, squares: ``float64 [N, 1, 1, 1]``.
     """
 
     count: int

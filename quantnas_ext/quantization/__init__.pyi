@@ -11,7 +11,7 @@ from .layers import (
     watch_steps,
 )
 from .lsq import initial_step, lsq_quantize
-from .noise.additive import add_quantization_noise, mixture_noise_scale, value_range
+from .noise.additive import mixture_noise_scale, value_range
 from .precision import FULL_PRECISION_BITS, Precision, precision_choices
 from .protocol import (
     ACTIVATION_QUANTIZERS,
@@ -20,8 +20,6 @@ from .protocol import (
     Quantizer,
     WeightQuantizer,
     activation_quantizers,
-    make_activation_quantizer,
-    make_weight_quantizer,
     register_quantizer,
 )
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer, without_observation
@@ -42,13 +40,10 @@ __all__ = [
     "QuantLinear",
     "Quantizer",
     "WeightQuantizer",
-    "add_quantization_noise",
     "agree_on_steps",
     "give_steps_a_group",
     "initial_step",
     "lsq_quantize",
-    "make_activation_quantizer",
-    "make_weight_quantizer",
     "mixture_noise_scale",
     "precision_choices",
     "quantized_layers",

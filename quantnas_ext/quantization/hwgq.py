@@ -26,13 +26,8 @@ class HWGQActivationQuantizer(ActivationQuantizer):
     backward approximation). Nothing is learned and nothing is in the state dict. Steps suit inputs of variance 1 before
     the ReLU, such as a batch norm makes; they do not follow any other range.
 
-    Args:
-        bits: width of the integers, one of ``HWGQ_STEPS``.
-
-        signed: False.
-
     Raises:
-        InputError: for any other width, for which there is no step, and for signed inputs.
+        InputError: for a width that is none of ``HWGQ_STEPS``, and for signed inputs.
     """
 
     step: Tensor

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from quantnas_ext.errors import unknown_name
 from quantnas_ext.quantization import hwgq, quantizers  # noqa: F401 (they register themselves)
-from quantnas_ext.quantization.precision import Precision
+from quantnas_ext.quantization.precision import FULL_PRECISION_BITS, Precision
 from quantnas_ext.quantization.protocol import (
     ACTIVATION_QUANTIZERS,
     DEFAULT,
@@ -19,8 +19,6 @@ from quantnas_ext.quantization.protocol import (
     ActivationQuantizer,
     WeightQuantizer,
     activation_quantizers,
-    make_activation_quantizer,
-    make_weight_quantizer,
 )
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -43,41 +41,54 @@ class QuantizedLayer(nn.Module):
     def _plug_in(
         self, bits: Precision | int | str | Sequence[int], signed: bool, weight_kind: str, activation_kind: str
     ) -> None:
-        self.precision = Precision.parse(bits)
-        self.signed = signed
-        self.quantized = True
-        self.weight_kind, self.activation_kind = weight_kind, activation_kind
-        self.weight_quantizer = make_weight_quantizer(weight_kind, self.precision.weight_bits, self.weight.shape)
-        bits = self.precision.activation_bits
-        self.activation_quantizer = make_activation_quantizer(activation_kind, bits, signed=signed)
-        self.reset_steps()
+        self.precision, self.signed, self.quantized = Precision.parse(bits), signed, True
+        self.use_weight_quantizer(weight_kind)
+        self.use_activation_quantizer(activation_kind)
+
+    def offered_precisions(self) -> list[Precision]:
+        """The precisions that the layer can have."""
+        return [self.precision]
 
     def use_weight_quantizer(self, kind: str) -> None:
-        """Replace the weight quantizer by a new one of a kind, started from the present weight.
+        """Use a new weight quantizer of a kind, started from the present weight; an identity for 32 bits.
 
         Raises:
-            InputError: as ``make_weight_quantizer``; the layer is then as it was.
+            InputError: for an unknown kind, or one that has no such quantizer for a precision that the layer can have;
+                the layer is then as it was.
         """
-        self.weight_quantizer = make_weight_quantizer(kind, self.precision.weight_bits, self.weight.shape)
-        self.weight_kind = kind
-        if isinstance(self.weight_quantizer, WeightQuantizer):
-            self.weight_quantizer.reset(self.weight)
+        quantizer = WEIGHT_QUANTIZERS.find(kind)
+        for precision in self.offered_precisions():
+            quantizer.check(precision.weight_bits, signed=True)
+        bits, self.weight_kind = self.precision.weight_bits, kind
+        self.weight_quantizer = nn.Identity() if bits == FULL_PRECISION_BITS else quantizer(bits, self.weight.shape)
+        self._reset_weight_steps()
 
     def use_activation_quantizer(self, kind: str) -> None:
-        """Replace the activation quantizer by a new one of a kind.
+        """Use a new activation quantizer of a kind; an identity for 32 bits.
 
         Raises:
-            InputError: as ``make_activation_quantizer``; the layer is then as it was.
+            InputError: as ``use_weight_quantizer``.
         """
-        self.activation_quantizer = make_activation_quantizer(kind, self.precision.activation_bits, signed=self.signed)
-        self.activation_kind = kind
+        quantizer = ACTIVATION_QUANTIZERS.find(kind)
+        for precision in self.offered_precisions():
+            quantizer.check(precision.activation_bits, signed=self.signed)
+        bits, self.activation_kind = self.precision.activation_bits, kind
+        full = bits == FULL_PRECISION_BITS
+        self.activation_quantizer = nn.Identity() if full else quantizer(bits, signed=self.signed)
 
     def reset_steps(self) -> None:
         """Start the weight steps anew from the present weight; activation steps restart from the next batches."""
-        if isinstance(self.weight_quantizer, WeightQuantizer):
-            self.weight_quantizer.reset(self.weight)
+        self._reset_weight_steps()
         if isinstance(self.activation_quantizer, ActivationQuantizer):
             self.activation_quantizer.reset()
+
+    def _reset_weight_steps(self) -> None:
+        if isinstance(self.weight_quantizer, WeightQuantizer):
+            self.weight_quantizer.reset(self.weight)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows of it."""
+        return f"{super().extra_repr()}, bits={self.precision}"
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Input, weight and bias as the layer computes with them.
@@ -98,7 +109,7 @@ class QuantizedLayer(nn.Module):
         return quantized, weight, bias
 
 
-class QuantConv2d(nn.Conv2d, QuantizedLayer):
+class QuantConv2d(QuantizedLayer, nn.Conv2d):
     """A convolution whose weights and inputs are fake-quantized.
 
     Args:
@@ -112,8 +123,8 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
         weight_quantizer: one of ``WEIGHT_QUANTIZERS``; ``"lsq"`` has a learned step for each output channel.
 
     Raises:
-        InputError: for an impossible precision, an unknown padding mode, or as ``make_activation_quantizer`` and
-            ``make_weight_quantizer``.
+        InputError: for an impossible precision, an unknown padding mode, or a quantizer that is unknown or has no such
+            bits or signs.
     """
 
     def __init__(
@@ -142,12 +153,8 @@ class QuantConv2d(nn.Conv2d, QuantizedLayer):
         """``[N, C_in, H, W]`` to ``[N, C_out, H', W']``."""
         return self._conv_forward(*self.operands(x))
 
-    def extra_repr(self) -> str:
-        """What ``repr`` shows of it."""
-        return f"{super().extra_repr()}, bits={self.precision}"
 
-
-class QuantLinear(nn.Linear, QuantizedLayer):
+class QuantLinear(QuantizedLayer, nn.Linear):
     """A linear layer whose weights and inputs are fake-quantized.
 
     Args:
@@ -158,8 +165,7 @@ class QuantLinear(nn.Linear, QuantizedLayer):
         weight_quantizer: one of ``WEIGHT_QUANTIZERS``; ``"lsq"`` has a learned step for each output feature.
 
     Raises:
-        InputError: for an impossible precision, or as ``make_activation_quantizer`` and
-            ``make_weight_quantizer``.
+        InputError: as ``QuantConv2d``.
     """
 
     def __init__(
@@ -178,10 +184,6 @@ class QuantLinear(nn.Linear, QuantizedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, ..., in_features]`` to ``[N, ..., out_features]``."""
         return F.linear(*self.operands(x))
-
-    def extra_repr(self) -> str:
-        """What ``repr`` shows of it."""
-        return f"{super().extra_repr()}, bits={self.precision}"
 
 
 def quantized_layers(model: nn.Module) -> Iterator[QuantizedLayer]:

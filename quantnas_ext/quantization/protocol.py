@@ -228,38 +228,6 @@ def register_quantizer(name: str) -> Callable[[_Class], _Class]:
     return register
 
 
-def make_weight_quantizer(kind: str, bits: int, weight_shape: Sequence[int]) -> nn.Module:
-    """The quantizer of a layer's weight; an identity for 32 bits.
-
-    Args:
-        kind: one of ``WEIGHT_QUANTIZERS``.
-        bits: of the weights.
-        weight_shape: output channels first.
-
-    Raises:
-        InputError: for an unknown kind, or one that has no such quantizer.
-    """
-    quantizer = WEIGHT_QUANTIZERS.find(kind)
-    quantizer.check(bits, signed=True)
-    return nn.Identity() if bits == FULL_PRECISION_BITS else quantizer(bits, weight_shape)
-
-
-def make_activation_quantizer(kind: str, bits: int, *, signed: bool) -> nn.Module:
-    """The quantizer of a layer's input; an identity for 32 bits.
-
-    Args:
-        kind: one of ``ACTIVATION_QUANTIZERS``.
-        bits: of the activations.
-        signed: whether inputs can be negative.
-
-    Raises:
-        InputError: for an unknown kind, or one that has no such quantizer.
-    """
-    quantizer = ACTIVATION_QUANTIZERS.find(kind)
-    quantizer.check(bits, signed=signed)
-    return nn.Identity() if bits == FULL_PRECISION_BITS else quantizer(bits, signed=signed)
-
-
 def numbers_stored(weight_kind: str, activation_kind: str, precision: Precision, channels: int) -> int:
     """How many numbers of 32 bits the quantizers of a layer of ``channels`` output channels store at a precision."""
     numbers = 0

@@ -22,11 +22,7 @@ from quantnas_ext.quantization.magnitudes import (
     squared_errors,
 )
 from quantnas_ext.quantization.precision import FULL_PRECISION_BITS
-from quantnas_ext.quantization.protocol import (
-    ActivationQuantizer,
-    WeightQuantizer,
-    register_quantizer,
-)
+from quantnas_ext.quantization.protocol import ActivationQuantizer, WeightQuantizer, register_quantizer
 
 OBSERVED_BATCHES = 64
 """Batches in training mode whose values an activation step starts from."""
@@ -60,12 +56,7 @@ def _positive(log_step: Tensor) -> Tensor:
 
 @register_quantizer("lsq")
 class LSQWeightQuantizer(WeightQuantizer):
-    """Signed LSQ with one learned step for each output channel.
-
-    Args:
-        bits: width of the integers, 2 to 16.
-        weight_shape: shape of the weight, output channels first.
-    """
+    """Signed LSQ with one learned step for each output channel."""
 
     def __init__(self, bits: int, weight_shape: Sequence[int]) -> None:
         super().__init__(bits, weight_shape)
@@ -146,10 +137,6 @@ class LSQActivationQuantizer(ActivationQuantizer):
     leaves no trace in it. Zeros alone start nothing, values that are not finite count nowhere, and nothing is observed
     in evaluation mode, under ``torch.inference_mode`` or while ``log_step`` is frozen (``requires_grad=False``).
 
-    Args:
-        bits: width of the integers, 2 to 16.
-        signed: whether inputs can be negative. After a ReLU they cannot, and the sign bit is worth having.
-
     The buffers go with the state dict, so a loaded quantizer keeps its step and goes on observing where it was. A state
     dict with ``log_step`` and ``started`` alone loads as one whose observation is over. In several processes
     ``agree_on_steps`` makes them the same everywhere.
@@ -169,12 +156,7 @@ class LSQActivationQuantizer(ActivationQuantizer):
         self.register_buffer("largest", torch.zeros(()))
         # These mirror the buffers: reading those in forward would synchronise with the GPU at every call.
         self._started = False
-        self.batches = 0
-        """Batches seen in training mode, up to ``WATCHED_BATCHES``."""
         self.observing = True
-        """Whether batches in training mode can still change the step other than by its gradient."""
-        self.agreed = 0
-        """How many there were when all processes last agreed."""
 
     @property
     def step(self) -> Tensor:
@@ -310,9 +292,6 @@ class LSQActivationQuantizer(ActivationQuantizer):
 def without_observation(state: Mapping[str, _Value]) -> dict[str, _Value]:
     """A state dict without what activation quantizers remember of batches: weights and steps, to keep or to pass on."""
     prefixes = {key.removesuffix("started") for key in state if key.rpartition(".")[2] == "started"}
-    quantizers = {prefix for prefix in prefixes if all(prefix + name in state for name in _OBSERVATION)}
-    return {
-        key: value
-        for key, value in state.items()
-        if not (key.rpartition(".")[2] in _OBSERVATION and key[: len(key) - len(key.rpartition(".")[2])] in quantizers)
-    }
+    quantizers = [prefix for prefix in prefixes if all(prefix + name in state for name in _OBSERVATION)]
+    observation = {prefix + name for prefix in quantizers for name in _OBSERVATION}
+    return {key: value for key, value in state.items() if key not in observation}

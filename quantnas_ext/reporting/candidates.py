@@ -50,10 +50,6 @@ class Candidate:
 def chosen_candidates(tree: ChoiceTree, choices: Mapping[str, Any]) -> dict[str, Candidate]:
     """What an architecture has in every block, by label; a precision that candidates share is part of each of them.
 
-    Args:
-        tree: the choices of the space.
-        choices: label to value, as in an architecture file.
-
     Raises:
         InputError: when a choice is missing.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from quantnas_ext.reporting.figures import (
     precision_name,
     precision_shade,
     precisions_name,
-    save_figure,
     shortened,
     style_axes,
 )
@@ -42,15 +40,6 @@ _LEGEND_ENTRY = 1.35  # inches, and more for names of more than 16 characters
 _LEGEND_CHARACTER = 0.06  # inches
 
 
-def plot_distributions(history: Mapping[str, Any], path: str | Path) -> Path:
-    """Draw the distributions of all blocks into a .png, .pdf or .svg; see `distributions_figure`.
-
-    Raises:
-        InputError: when the history is incomplete or the path cannot be written.
-    """
-    return save_figure(distributions_figure(history), path)
-
-
 def distributions_figure(history: Mapping[str, Any]) -> Figure:
     """One small panel a block: its candidates' joint probabilities, stacked to 1, over the epochs.
 
@@ -59,7 +48,7 @@ def distributions_figure(history: Mapping[str, Any]) -> Figure:
     same in all panels; precisions without an operation are shades of grey.
 
     Args:
-        history: the history of a search, see `quantnas_ext.reporting.probabilities.block_probabilities`.
+        history: the history of a search, see ``quantnas_ext.reporting.probabilities.block_probabilities``.
 
     Raises:
         InputError: when the history is incomplete.
@@ -141,19 +130,10 @@ def _draw_block(
 
     chosen = f"{candidate_name(block.candidates[block.chosen])}  {block.probabilities[-1, block.chosen]:.2f}"
     darkened = tuple(0.75 * channel for channel in colours[block.candidates[block.chosen].operation])
-    axes.annotate(shortened(block.block), (0, 1), (0, 13), **_title_style(INK), fontweight="bold")
-    axes.annotate(chosen, (0, 1), (0, 3), **_title_style(darkened))
-
-
-def _title_style(colour: str | tuple[float, ...]) -> dict[str, Any]:
-    """How both lines of a panel's title are written: offsets in points from the upper left corner."""
-    return {
-        "xycoords": "axes fraction",
-        "textcoords": "offset points",
-        "fontsize": 7.5,
-        "color": colour,
-        "annotation_clip": False,
-    }
+    # Two lines, offset in points from the panel's upper left corner.
+    style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(shortened(block.block), (0, 1), (0, 13), fontsize=7.5, color=INK, fontweight="bold", **style)
+    axes.annotate(chosen, (0, 1), (0, 3), fontsize=7.5, color=darkened, **style)
 
 
 def _legend_handles(colours: Mapping[str, Colour], precisions: Sequence[Precision]) -> list[Artist]:

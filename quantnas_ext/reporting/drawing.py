@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 
-from quantnas_ext.costs.counted import CountedCost
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.quantization.precision import Precision
 from quantnas_ext.reporting.candidates import Candidate
@@ -25,14 +23,14 @@ from quantnas_ext.reporting.figures import (
     precision_fill,
     precision_name,
     precisions_name,
-    save_figure,
     shortened,
 )
 from quantnas_ext.reporting.geometry import SUM_RADIUS, Box, Layout, Panel, Point, Wire
 from quantnas_ext.reporting.layout import lay_out
 from quantnas_ext.reporting.table import costs_text
 
-if TYPE_CHECKING:  # importing a space imports NNI, which drawings do not need
+if TYPE_CHECKING:  # importing these imports NNI, which drawings do not need
+    from quantnas_ext.costs.counted import CountedCost
     from quantnas_ext.spaces.diagram import Stage
 
 _BOX_HEIGHT = 0.62
@@ -45,23 +43,6 @@ _CORNER = 0.07  # radius of the corners of wires
 _SKIP_CORNER = 0.2
 _SKIP_COLOUR = "#c2571a"
 _SHADOW = 0.05  # by how much the copies of a repeated stage peep out behind it
-
-
-def draw_architecture(
-    stages: Sequence[Stage],
-    chosen: Mapping[str, Candidate],
-    path: str | Path,
-    *,
-    title: str = "",
-    costs: Sequence[CountedCost] = (),
-    ends: tuple[str, str] = ("LR image", "SR image"),
-) -> Path:
-    """Draw an architecture into a .png, .pdf or .svg; see `architecture_figure`.
-
-    Raises:
-        InputError: as ``architecture_figure``, or when the path cannot be written.
-    """
-    return save_figure(architecture_figure(stages, chosen, title=title, costs=costs, ends=ends), path)
 
 
 def architecture_figure(
@@ -79,7 +60,7 @@ def architecture_figure(
 
     Args:
         stages: the macro-structure, from a space's ``diagram()``.
-        chosen: what stands in every block, by label, see `quantnas_ext.reporting.candidates.chosen_candidates`.
+        chosen: what stands in every block, by label, see ``quantnas_ext.reporting.candidates.chosen_candidates``.
         title: written above the drawing.
         costs: what to write under the title.
         ends: names of what goes in and what comes out.

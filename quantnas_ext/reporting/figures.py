@@ -28,16 +28,8 @@ HAIRLINE = "#c9d0d8"
 FORMATS = (".png", ".pdf", ".svg")
 
 _OPERATION_COLOURS = (
-    "#3b6fb6",
-    "#d1605e",
-    "#4f9d69",
-    "#8b62a8",
-    "#d99a2b",
-    "#3aa6a6",
-    "#a3743c",
-    "#d57aa9",
-    "#7f8c3a",
-    "#5b6770",
+    *("#3b6fb6", "#d1605e", "#4f9d69", "#8b62a8", "#d99a2b"),
+    *("#3aa6a6", "#a3743c", "#d57aa9", "#7f8c3a", "#5b6770"),
 )
 _PRECISION_COLOURS = LinearSegmentedColormap.from_list(
     "precision", ["#fbe9a6", "#bfe3b4", "#8fc7dc", "#9fb0e3", "#c3b5dd"]
@@ -96,7 +88,7 @@ def shortened(text: str, most: int = 30) -> str:
 
 
 def style_axes(axes: Axes, *, size: float) -> None:
-    """Thin frame on the left and below only, small ticks, text of `size` points."""
+    """Thin frame on the left and below only, small ticks, text of ``size`` points."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(HAIRLINE)
     axes.tick_params(labelsize=size, color=HAIRLINE, labelcolor=FAINT_INK, length=2.5, width=0.7, pad=2)
@@ -106,9 +98,7 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 200) -> Path:
     """Write a figure under a temporary name and rename it, so that a broken run leaves no half picture.
 
     Args:
-        figure: the figure.
-        path: a file ending in .png, .pdf or .svg; its folder is created when missing.
-        dpi: dots per inch of a .png.
+        path: a file ending in .png (with ``dpi`` dots an inch), .pdf or .svg; its folder is created when missing.
 
     Raises:
         InputError: for another ending, or when the path cannot be written.

@@ -62,7 +62,7 @@ class Wire:
 
 @dataclass
 class Layout:
-    """Everything that is drawn, within (0, 0) and (`width`, `height`).
+    """Everything that is drawn, within (0, 0) and (``width``, ``height``).
 
     Attributes:
         input, output: middle of the left edge of the names of what goes in and comes out.

@@ -68,13 +68,13 @@ def lay_out(stages: Sequence[Stage], box: tuple[float, float], ends: tuple[float
 
 
 def _broken(stage: Stage, most: int) -> list[list[list[str]]]:
-    """The branches of a stage in lines of at most `most` blocks; one with taps stays whole, as they lie below it."""
+    """The branches of a stage in lines of at most ``most`` blocks; one with taps stays whole, as they lie below it."""
     length = max(map(len, stage.branches)) if stage.taps else most
     return [[branch[start : start + length] for start in range(0, len(branch), length)] for branch in stage.branches]
 
 
 def _balanced(shapes: Sequence[StageShape], ends: tuple[float, float]) -> list[list[StageShape]]:
-    """Break the stages into as few rows as `ROW_LIMIT` allows, and those as equally long as possible."""
+    """Break the stages into as few rows as ``ROW_LIMIT`` allows, and those as equally long as possible."""
     rows = _rows(shapes, ends, ROW_LIMIT)
     limit = ROW_LIMIT
     while limit > 0 and len(narrower := _rows(shapes, ends, limit)) == len(rows):

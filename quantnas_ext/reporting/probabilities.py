@@ -99,11 +99,7 @@ def most_entropy(history: Mapping[str, Any]) -> float:
 
 
 class _Choices:
-    """The choices that a history is of.
-
-    Raises:
-        InputError: when a label's parent is missing.
-    """
+    """The choices that a history is of."""
 
     def __init__(self, history: Mapping[str, Any]) -> None:
         epoch_numbers(history)  # there are epochs
@@ -142,9 +138,7 @@ class _Choices:
     def joint(self, label: str, tables: Mapping[str, np.ndarray]) -> list[tuple[Candidate, np.ndarray]]:
         """The candidates at and below a label, each with its probabilities [epochs]; without those below if too many.
 
-        Args:
-            label: where they begin.
-            tables: the probabilities of every label, [epochs, values].
+        ``tables`` has the probabilities of every label, [epochs, values].
         """
         if label in self.precisions:
             return [(Candidate.at(value), tables[label][:, i]) for i, value in enumerate(self.values[label])]

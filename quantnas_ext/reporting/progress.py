@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,21 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from quantnas_ext.reporting.figures import FAINT_INK, HAIRLINE, INK, save_figure, style_axes
+from quantnas_ext.reporting.figures import FAINT_INK, HAIRLINE, INK, style_axes
 from quantnas_ext.reporting.probabilities import block_probabilities, epoch_numbers, most_entropy, series
 
 DECIDED = 0.5
 
 _BLUE, _RED, _GREEN = "#3b6fb6", "#d1605e", "#4f9d69"
-
-
-def plot_search(history: Mapping[str, Any], path: str | Path) -> Path:
-    """Draw the course of a search into a .png, .pdf or .svg; see `search_figure`.
-
-    Raises:
-        InputError: when the history is incomplete or the path cannot be written.
-    """
-    return save_figure(search_figure(history), path)
 
 
 def search_figure(history: Mapping[str, Any]) -> Figure:
@@ -38,7 +28,7 @@ def search_figure(history: Mapping[str, Any]) -> Figure:
     objective.
 
     Args:
-        history: the history of a search, see `quantnas_ext.reporting.probabilities.block_probabilities`. Values that
+        history: the history of a search, see ``quantnas_ext.reporting.probabilities.block_probabilities``. Values that
             are null leave a gap in their curve.
 
     Raises:

@@ -56,11 +56,6 @@ class StageShape:
         return any(len(lines) > 1 for lines in self.lines)
 
     @property
-    def columns(self) -> int:
-        """Blocks in the longest line."""
-        return max(len(line) for lines in self.lines for line in lines)
-
-    @property
     def side(self) -> float:
         """Room between the frame's padding and the boxes, left and right."""
         return (FORK_GAP if self.joined else 0) + (TURN if self.broken else 0)
@@ -68,7 +63,8 @@ class StageShape:
     @property
     def boxes_width(self) -> float:
         """Width of the longest line."""
-        return self.columns * self.box[0] + (self.columns - 1) * BOX_GAP
+        longest = max(len(line) for lines in self.lines for line in lines)
+        return longest * self.box[0] + (longest - 1) * BOX_GAP
 
     @property
     def lead(self) -> float:
@@ -94,14 +90,7 @@ class StageShape:
 
 
 def place_stage(layout: Layout, shape: StageShape, x: float, top: float, main: float) -> tuple[Point, list[Point]]:
-    """Put a stage with its left edge at `x`.
-
-    Args:
-        layout: gets the stage's parts.
-        shape: the stage.
-        x: left edge.
-        top: upper edge.
-        main: height of the main line.
+    """Put a stage with its left edge at ``x``, its upper one at ``top``, and its main line at height ``main``.
 
     Returns:
         Where the wire from before the stage ends, and the beginning of the wire that leaves it.
@@ -145,10 +134,9 @@ def place_stage(layout: Layout, shape: StageShape, x: float, top: float, main: f
 
 
 def _place_entrance(layout: Layout, shape: StageShape, x: float, fork: Point) -> tuple[Point, Point]:
-    """Put the blocks between the edge `x` and the fork of the branches.
+    """Put the blocks between the edge ``x`` and the fork of the branches.
 
-    Returns:
-        Where the wire from before the stage ends, and where an identity begins.
+    Returns where the wire from before the stage ends, and where an identity begins.
     """
     main = fork[1]
     if not shape.stage.entrance:
@@ -188,10 +176,9 @@ def _place_taps(layout: Layout, shape: StageShape, left: float, fork: Point, tot
 def _place_branch(
     layout: Layout, shape: StageShape, lines: Sequence[Sequence[str]], left: float, right: float, y: float
 ) -> tuple[Point, list[Point]]:
-    """Put the blocks of one branch, its first line centred at height `y`.
+    """Put the blocks of one branch, its first line centred at height ``y``.
 
-    Returns:
-        Where the branch begins, and the beginning of the wire that leaves it.
+    Returns where the branch begins, and the beginning of the wire that leaves it.
     """
     width, height = shape.box
     # A short branch stands in the middle between fork and sum; the lines of a broken one all begin at the left.

@@ -33,7 +33,7 @@ class Column:
 
 
 def number_text(value: float, form: str) -> str:
-    """A number as `format` shows it; an infinite one, such as the PSNR of equal images in dB, as ``∞``."""
+    """A number as ``format`` shows it; an infinite one, such as the PSNR of equal images in dB, as ``∞``."""
     return format(value, form) if not math.isinf(value) else "∞" if value > 0 else "-∞"
 
 
@@ -107,10 +107,7 @@ def format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column | s
     for row in rows:
         values = [row.get(column.key) for column in chosen]
         texts = [MISSING if value is None else column.show(value) for column, value in zip(chosen, values, strict=True)]
-        table.add_row([_escaped(text) for text in texts] if markdown else texts)
+        if markdown:  # a text stays within its cell
+            texts = [text.replace("|", "\\|").replace("\n", " ") for text in texts]
+        table.add_row(texts)
     return "\n".join(line.rstrip() for line in table.get_string().splitlines())
-
-
-def _escaped(text: str) -> str:
-    """Text that stays within its cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -12,19 +12,14 @@ from typing import NoReturn
 from quantnas_ext.errors import InputError, printable
 from quantnas_ext.files.atomic import DISK_TROUBLE, WriteError
 
-__all__ = ["is_main_process", "run"]
-
 
 def run(main: Callable[[list[str] | None], None]) -> NoReturn:
-    """Run a recipe's `main` on the command line's arguments and leave the process.
+    """Run a recipe's ``main`` on the command line's arguments and leave the process.
 
-    Exit codes: 0 when `main` returns; 2 for an `InputError`, whose sentence goes to standard error without a traceback
-    (argparse ends with 2 as well), and likewise where a disk takes no more; 1 for a `FloatingPointError`, which says
-    that the numbers of a run diverged, in the same way; 130 when the user interrupts. Any other exception is a fault of
-    the program and keeps its traceback.
-
-    Args:
-        main: Takes the arguments after the program's name.
+    Exit codes: 0 when ``main`` returns; 2 for an ``InputError``, whose sentence goes to standard error without a
+    traceback (argparse ends with 2 as well), and likewise where a disk takes no more; 1 for a ``FloatingPointError``,
+    which says that the numbers of a run diverged, in the same way; 130 when the user interrupts. Any other exception is
+    a fault of the program and keeps its traceback.
     """
     # matplotlib tells of its cache of fonts, and of the temporary one that it makes where the home cannot be written.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -32,13 +27,12 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         main(sys.argv[1:])
-    except InputError as error:
+    except (InputError, OSError) as error:
+        if isinstance(error, OSError):  # from a library that writes by itself, such as TensorBoard or NNI
+            if error.errno not in DISK_TROUBLE:
+                raise
+            error = WriteError(error.filename or "a result", error)
         print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # from a library that writes by itself, such as TensorBoard or NNI
-        if error.errno not in DISK_TROUBLE:
-            raise
-        print(f"error: {printable(str(WriteError(error.filename or 'a result', error)))}", file=sys.stderr)
         sys.exit(2)
     except FloatingPointError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The configuration of a run: defaults live here, YAML files hold only what differs from them.
 
-`load_config` reads a file, applies `--set key=value` overrides and checks everything; `save_config` writes the whole
-configuration beside a result, and reading that file gives an equal configuration back.
+``load_config`` reads a file, applies ``--set key=value`` overrides and checks everything; ``save_config`` writes the
+whole configuration beside a result, and reading that file gives an equal configuration back.
 """
 
 from __future__ import annotations
@@ -16,27 +16,14 @@ from typing import Any
 
 import yaml
 
-from quantnas_ext.errors import InputError, unknown_name
+from quantnas_ext.errors import InputError, about, unknown_name
 from quantnas_ext.files.atomic import atomic_file
-from quantnas_ext.files.paths import expanded, seen_from
+from quantnas_ext.files.paths import expanded, is_file, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml, read_yaml_file
 from quantnas_ext.quantization.precision import Precision
 from quantnas_ext.runs.plugins import import_plugins
 from quantnas_ext.runs.run_folder import RunFolder
 from quantnas_ext.search.options import BatchOptions, LoopOptions, StrategyOptions
-
-__all__ = [
-    "Config",
-    "CostConfig",
-    "DataConfig",
-    "SearchConfig",
-    "SpaceConfig",
-    "TrainConfig",
-    "add_config_arguments",
-    "load_config",
-    "save_config",
-    "shipped_configs",
-]
 
 
 @dataclass(frozen=True)
@@ -44,8 +31,8 @@ class SpaceConfig:
     """Which model space is searched.
 
     Attributes:
-        name: The space's name.
-        arguments: What the space is built with, such as `scale` and `width`; the space itself checks them.
+        name: the space's name.
+        arguments: what the space is built with, such as ``scale`` and ``width``; the space itself checks them.
     """
 
     name: str = "sr_basic"
@@ -54,25 +41,26 @@ class SpaceConfig:
 
 @dataclass(frozen=True)
 class DataConfig(BatchOptions):
-    """Images to search, train and evaluate on. A dataset folder holds `HR/*.png` and `LRx{scale}/*.png`.
+    """Images to search, train and evaluate on. A dataset folder holds ``HR/*.png`` and ``LRx{scale}/*.png``.
 
     Attributes:
-        photographs: Folder for the photographs that come with scikit-image and scikit-learn. Where it is given they are
-            prepared there if need be, and stand for `train` and `test`.
-        train: Dataset folders whose images are put together.
-        test: Dataset folders to evaluate on, by the name that they have in tables.
-        patch: Side of the low-resolution crops of a search, in pixels.
-        validation_share: Share of the training images on which the search trains the logits rather than the weights.
-        hr_folder: Folder of the high-resolution images in a folder of `train`.
-        lr_folder: Folder of the low-resolution images; `{scale}` stands for the scale.
-        lr_suffix: What names of low-resolution images have behind those of the high-resolution ones, as in `x{scale}`.
-        nested: Whether images in subfolders belong to the folders of `train` and `test`.
-        skip_small: Whether training images smaller than a patch are left out instead of refused.
+        photographs: folder for the photographs that come with scikit-image and scikit-learn. Where it is given they are
+            prepared there if need be, and stand for ``train`` and ``test``.
+        train: dataset folders whose images are put together.
+        test: dataset folders to evaluate on, by the name that they have in tables.
+        patch: side of the low-resolution crops of a search, in pixels.
+        validation_share: share of the training images on which the search trains the logits rather than the weights.
+        hr_folder: folder of the high-resolution images in a folder of ``train``.
+        lr_folder: folder of the low-resolution images; ``{scale}`` stands for the scale.
+        lr_suffix: what names of low-resolution images have behind those of the high-resolution ones, as in
+            ``x{scale}``.
+        nested: whether images in subfolders belong to the folders of ``train`` and ``test``.
+        skip_small: whether training images smaller than a patch are left out instead of refused.
     """
 
-    photographs: str | None = None
-    train: list[str] = field(default_factory=list)
-    test: dict[str, str] = field(default_factory=dict, metadata={"decides": False})
+    photographs: str | None = field(default=None, metadata={"path": True})
+    train: list[str] = field(default_factory=list, metadata={"path": True})
+    test: dict[str, str] = field(default_factory=dict, metadata={"path": True, "decides": False})
     patch: int = number(32, least=4)
     validation_share: float = number(0.5, above=0, below=1)
     hr_folder: str = "HR"
@@ -87,11 +75,11 @@ class CostConfig:
     """One cost of a search, with its goal.
 
     Attributes:
-        cost: Name of the cost: `bitops`, `bytes`, `latency_ms`, or one that a plugin registers.
-        budget: Most that the found network may cost, which the search meets by itself in place of the penalty.
-        penalty: Weight of the expected cost, relative to that at the start.
-        input: Shape of the input for which it is counted, with its batch; None for one colour image of 32x32.
-        arguments: What else the cost is made with.
+        cost: name of the cost: ``bitops``, ``bytes``, ``latency_ms``, or one that a plugin registers.
+        budget: most that the found network may cost, which the search meets by itself in place of the penalty.
+        penalty: weight of the expected cost, relative to that at the start.
+        input: shape of the input for which it is counted, with its batch; None for one colour image of 32x32.
+        arguments: what else the cost is made with.
     """
 
     cost: str = ""
@@ -106,22 +94,22 @@ class SearchConfig(StrategyOptions, LoopOptions):
     """The bilevel search of architecture and weights: options of its loop and its strategy, goals, and the rest.
 
     Attributes:
-        entropy: As the strategy's, with a default of its own and never below 0.
-        bitops_penalty: Weight of the expected BitOps, relative to those at the start; negative favours costly networks.
-        bitops_budget: Most BitOps, at a 32x32 input, of the found network, which the search meets by itself in place of
+        entropy: as the strategy's, with a default of its own and never below 0.
+        bitops_penalty: weight of the expected BitOps, relative to those at the start; negative favours costly networks.
+        bitops_budget: most BitOps, at a 32x32 input, of the found network, which the search meets by itself in place of
             the penalty; None searches without a budget.
-        bytes_penalty: Weight of the expected bytes of the parameters, relative to those at the start.
-        bytes_budget: Most bytes of the found network's parameters, in place of the penalty; None for no budget.
-        latency_table: File of `recipes/measure_latency.py` with times of this space on this machine; where one is
+        bytes_penalty: weight of the expected bytes of the parameters, relative to those at the start.
+        bytes_budget: most bytes of the found network's parameters, in place of the penalty; None for no budget.
+        latency_table: file of ``recipes/measure_latency.py`` with times of this space on this machine; where one is
             given, the latency is followed and reported. None searches without one.
-        latency_penalty: Weight of the expected latency, relative to that at the start.
-        latency_budget: Most milliseconds, by the table, of the found network, in place of the penalty; None for no
+        latency_penalty: weight of the expected latency, relative to that at the start.
+        latency_budget: most milliseconds, by the table, of the found network, in place of the penalty; None for no
             budget.
-        costs: Further costs, or those above in full: each with a penalty or a budget.
-        operations: Architecture file whose operations are kept, so that only precisions are searched; None searches
+        costs: further costs, or those above in full: each with a penalty or a budget.
+        operations: architecture file whose operations are kept, so that only precisions are searched; None searches
             both.
-        top_k: How many of the most probable architectures are written.
-        threads: CPU threads of a process; None chooses them by what is free and what they bring (`threads`).
+        top_k: how many of the most probable architectures are written.
+        threads: CPU threads of a process; None chooses them by what is free and what they bring (``threads``).
     """
 
     entropy: float = number(1e-3, least=0)
@@ -129,11 +117,11 @@ class SearchConfig(StrategyOptions, LoopOptions):
     bitops_budget: float | None = number(None, above=0)
     bytes_penalty: float = 0.0
     bytes_budget: float | None = number(None, above=0)
-    latency_table: str | None = None
+    latency_table: str | None = field(default=None, metadata={"path": True})
     latency_penalty: float = 0.0
     latency_budget: float | None = number(None, above=0)
     costs: list[CostConfig] = field(default_factory=list)
-    operations: str | None = None
+    operations: str | None = field(default=None, metadata={"path": True})
     top_k: int = number(1, least=1, most=1000, decides=False)
     threads: int | None = number(None, least=1, decides=False)
 
@@ -143,16 +131,16 @@ class TrainConfig:
     """The final training of a found network.
 
     Attributes:
-        iterations: Iterations in all.
-        full_precision_iterations: How many of them, at the start, run without quantization.
-        from_supernet: Start from the supernet's weights instead of new ones.
-        precision: Bits for every searched layer instead of the found ones, as in `8` or `w4a8`; None keeps what was
+        iterations: iterations in all.
+        full_precision_iterations: how many of them, at the start, run without quantization.
+        from_supernet: start from the supernet's weights instead of new ones.
+        precision: bits for every searched layer instead of the found ones, as in ``8`` or ``w4a8``; None keeps what was
             found, 32 trains in full precision.
         learning_rate: Adam's learning rate, with cosine decay.
-        batch_size: Crops in a batch.
-        patch: Side of the low-resolution crops, in pixels.
-        validate_every: Iterations between two validations.
-        checkpoint_every: Iterations between two checkpoints.
+        batch_size: crops in a batch.
+        patch: side of the low-resolution crops, in pixels.
+        validate_every: iterations between two validations.
+        checkpoint_every: iterations between two checkpoints.
     """
 
     iterations: int = number(1000, least=1)
@@ -171,18 +159,18 @@ class Config:
     """Everything that a run depends on.
 
     Attributes:
-        seed: Seed of every random number; NumPy takes 32 bits.
-        run: Folder that holds all results of the run.
-        plugins: Modules of yours to import first, by name or as paths of `.py` files: they register costs or spaces.
-        space: The model space.
-        data: The images.
-        search: The search.
-        train: The final training.
+        seed: seed of every random number; NumPy takes 32 bits.
+        run: folder that holds all results of the run.
+        plugins: modules of yours to import first, by name or as paths of ``.py`` files: they register costs or spaces.
+        space: the model space.
+        data: the images.
+        search: the search.
+        train: the final training.
     """
 
     seed: int = number(0, least=0, most=2**32 - 1)
-    run: str = field(default="runs/demo", metadata={"decides": False})
-    plugins: list[str] = field(default_factory=list)
+    run: str = field(default="runs/demo", metadata={"path": True, "decides": False})
+    plugins: list[str] = field(default_factory=list, metadata={"path": True})
     space: SpaceConfig = field(default_factory=SpaceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -193,12 +181,12 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
     """Read, override and check a configuration.
 
     Args:
-        path_or_name: A YAML file, or the bare name of a shipped configuration such as `demo`; None for the defaults.
-        overrides: `key=value` texts with whole keys, such as `search.epochs=3`, in the order of application; values are
-            read as YAML and replace what stood there.
+        path_or_name: a YAML file, or the bare name of a shipped configuration such as ``demo``; None for the defaults.
+        overrides: ``key=value`` texts with whole keys, such as ``search.epochs=3``, in the order of application; values
+            are read as YAML and replace what stood there.
 
     Raises:
-        InputError: A missing or unreadable file, text that is not YAML, an unknown key, a value of another type or out
+        InputError: a missing or unreadable file, text that is not YAML, an unknown key, a value of another type or out
             of its range, or values that do not go together. The sentence names the file or override, and the key.
     """
     values: dict[str, Any] = {}
@@ -206,7 +194,10 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
     if path_or_name is not None:
         path = _find(path_or_name)
         source = f"configuration '{path}'"
-        values = _read(path, source)
+        with about(source):
+            values = read_yaml_file(path, written=True)
+        _build(values, source)
+        values = values or {}
     for override in overrides:
         key, value = _parse_override(override)
         one: dict[str, Any] = {}
@@ -221,10 +212,7 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = ()) 
 
 
 def _at_its_place(config: Config, path: Path) -> Config:
-    """The configuration that a search saved in its run folder, with the folder where it is now.
-
-    A run folder may have been moved or renamed, and what lies in it moves with it.
-    """
+    """The configuration that a search saved in its run folder, which may have been moved with all that lies in it."""
     folder = path.parent
     run = RunFolder(folder)
     if path != run.config or not run.holds_search or os.path.realpath(config.run) == os.path.realpath(folder):
@@ -237,14 +225,10 @@ def _at_its_place(config: Config, path: Path) -> Config:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Write the whole configuration as YAML, checked, and complete or not at all.
-
-    Args:
-        config: What to write.
-        path: A file in an existing folder; it is replaced if it exists.
+    """Write the whole configuration as YAML, checked, and complete or not at all, over an earlier file.
 
     Raises:
-        InputError: A value that `load_config` would not take either.
+        InputError: a value that ``load_config`` would not take either.
     """
     path = Path(path)
     checked = _build(dataclasses.asdict(config), f"the configuration for '{path}'", whole=True)
@@ -254,12 +238,7 @@ def save_config(config: Config, path: str | Path) -> None:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Give a recipe the two arguments that go to `load_config`: `arguments.config` and `arguments.overrides`.
-
-    Args:
-        parser: The recipe's parser.
-        default: The configuration to take where the user names none.
-    """
+    """Give a recipe the two arguments that go to ``load_config``: ``arguments.config`` and ``arguments.overrides``."""
     names = ", ".join(shipped_configs())
     instead = f" (default: {default})" if default else ""
     configuration = f"a YAML file, or one of: {names}{instead}"
@@ -285,11 +264,7 @@ def _find(path_or_name: str | Path) -> Path:
         if path.name not in shipped:
             raise unknown_name("configuration", path.name, shipped)
         return shipped[path.name]
-    try:
-        found = path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        found = False
-    if not found:
+    if not is_file(path):
         names = ", ".join(shipped)
         raise InputError(
             f"configuration '{path}' is not a file{seen_from(path)}; "
@@ -298,25 +273,13 @@ def _find(path_or_name: str | Path) -> Path:
     return path
 
 
-def _read(path: Path, source: str) -> dict[str, Any]:
-    """The values in a configuration file, each checked."""
-    try:
-        values = read_yaml_file(path, written=True)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
-    _build(values, source)
-    return values or {}
-
-
 def _parse_override(override: str) -> tuple[str, Any]:
-    """Key and value of a `key=value` text."""
+    """Key and value of a ``key=value`` text."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"'--set {override}' is not of the form KEY=VALUE, as in --set search.epochs=3")
-    try:
+    with about(f"'--set {override}'"):
         return key, read_yaml(text, written=True)
-    except InputError as error:
-        raise InputError(f"'--set {override}': {error}") from error
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -330,17 +293,15 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _build(values: Any, source: str, *, whole: bool = False) -> Config:
-    """The configuration from its values, with `source` in front of any error.
+    """The configuration from its values, with ``source``, where they come from, in front of any error.
 
-    Args:
-        values: What differs from the defaults.
-        source: Where the values come from, as it reads at the start of a sentence.
-        whole: Also check values that have to go together, which a single override need not meet.
+    ``whole``: also check values that have to go together, which a single override need not meet.
     """
-    try:
+    with about(source):
         config = build(Config, values)
         if config.train.precision is not None:
-            _check_precision(config.train.precision)
+            with about("'train.precision'"):
+                Precision.parse(config.train.precision)
         warmup, epochs = config.search.warmup_epochs, config.search.epochs
         if whole and warmup >= epochs:
             raise InputError(f"'search.warmup_epochs' ({warmup}) must be smaller than 'search.epochs' ({epochs})")
@@ -352,47 +313,34 @@ def _build(values: Any, source: str, *, whole: bool = False) -> Config:
                     "recipes/measure_latency.py makes"
                 )
         first, total = config.train.full_precision_iterations, config.train.iterations
-        if whole and first > total:
-            raise InputError(f"'train.full_precision_iterations' ({first}) exceeds 'train.iterations' ({total})")
+        if whole and first >= total:
+            raise InputError(
+                f"'train.full_precision_iterations' ({first}) leaves none of 'train.iterations' ({total}) for "
+                "quantization; take fewer, or 'train.precision' 32"
+            )
         return _with_paths(config, _home)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
 
 
 def _home(key: str, path: str) -> str:
-    """A path with `~` replaced by the home folder."""
-    try:
+    """A path with ``~`` replaced by the home folder."""
+    with about(f"'{key}'"):
         return expanded(path)
-    except InputError as error:
-        raise InputError(f"'{key}': {error}") from error
 
 
-def _with_paths(config: Config, change: Callable[[str, str], str]) -> Config:
-    """The configuration with every path, given with its key, changed."""
-    data, search = config.data, config.search
-
-    def change_if_any(key: str, path: str | None) -> str | None:
-        return None if path is None else change(key, path)
-
-    data = dataclasses.replace(
-        data,
-        photographs=change_if_any("data.photographs", data.photographs),
-        train=[change(f"data.train[{i}]", path) for i, path in enumerate(data.train)],
-        test={name: change(f"data.test.{name}", path) for name, path in data.test.items()},
-    )
-    search = dataclasses.replace(
-        search,
-        latency_table=change_if_any("search.latency_table", search.latency_table),
-        operations=change_if_any("search.operations", search.operations),
-    )
-    plugins = [change(f"plugins[{i}]", name) if name.endswith(".py") else name for i, name in enumerate(config.plugins)]
-    run = change("run", config.run)
-    return dataclasses.replace(config, run=run, plugins=plugins, data=data, search=search)
-
-
-def _check_precision(precision: int | str) -> None:
-    """Refuse what is no precision, naming the key."""
-    try:
-        Precision.parse(precision)
-    except InputError as error:
-        raise InputError(f"'train.precision': {error}") from error
+def _with_paths(section: Any, change: Callable[[str, str], str], prefix: str = "") -> Any:
+    """The configuration, or a section of it, with every path, given with its key, changed."""
+    changed: dict[str, Any] = {}
+    for option in dataclasses.fields(section):
+        key = f"{prefix}{option.name}"
+        value: Any = getattr(section, option.name)
+        if dataclasses.is_dataclass(value):
+            changed[option.name] = _with_paths(value, change, f"{key}.")
+        elif not option.metadata.get("path") or value is None:
+            continue
+        elif isinstance(value, list):
+            changed[option.name] = [change(f"{key}[{i}]", path) for i, path in enumerate(value)]
+        elif isinstance(value, dict):
+            changed[option.name] = {name: change(f"{key}.{name}", path) for name, path in value.items()}
+        else:
+            changed[option.name] = change(key, value)
+    return dataclasses.replace(section, **changed)

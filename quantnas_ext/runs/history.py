@@ -17,12 +17,7 @@ from quantnas_ext.search.loop.epoch_record import EpochRecord
 
 
 class SearchHistory:
-    """Collects the records of all epochs and keeps ``history.json`` up to date.
-
-    Args:
-        path: the file; written anew, as a whole, after every epoch.
-        tree: the choices of the space.
-    """
+    """Collects the records of all epochs, and writes ``history.json`` anew, as a whole, after every one."""
 
     def __init__(self, path: Path, tree: ChoiceTree) -> None:
         self.path = path
@@ -64,10 +59,6 @@ class SearchRecorder:
     """Writes every record of a search to its run folder: ``AccelerateEvaluator(..., on_epoch=recorder)``.
 
     Nothing is opened before the first record, which only the main process gets.
-
-    Args:
-        run: where to write.
-        tree: the choices of the space.
 
     Attributes:
         history: of the search so far.

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from quantnas_ext.notices import notice
 
-__all__ = ["MESSAGES_NAME", "keep_messages"]
-
 MESSAGES_NAME = "libraries.log"
 """The file in a run folder."""
 
@@ -37,12 +35,9 @@ class _Messages(logging.FileHandler):
 
 @contextlib.contextmanager
 def keep_messages(folder: Path) -> Iterator[None]:
-    """Write what the libraries log and warn of meanwhile to `libraries.log` in a folder, and nowhere else.
+    """Write what the libraries log and warn of meanwhile to ``libraries.log`` in a run folder, and nowhere else.
 
     Call it after they have been imported, as NNI begins to print at its import.
-
-    Args:
-        folder: A run folder, which exists.
     """
     handler = _Messages(folder / MESSAGES_NAME)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

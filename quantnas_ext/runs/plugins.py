@@ -14,10 +14,7 @@ _PREFIX = "quantnas_plugin_"
 
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Import what a configuration names; each once in a process.
-
-    Args:
-        names: importable modules, or paths of ``.py`` files.
+    """Import modules, or ``.py`` files, that a configuration names; each once in a process.
 
     Raises:
         InputError: when one is not there, or fails while it is imported.

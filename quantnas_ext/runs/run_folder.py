@@ -16,19 +16,14 @@ from quantnas_ext.files.lock import LOCK_FILES, run_lock
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.runs.library_messages import keep_messages
 
-__all__ = ["Folder", "RunFolder", "TrainingFolder"]
-
 
 class Folder:
-    """A folder that one process at a time fills, and that no second run is mixed into.
-
-    Args:
-        path: It may be missing.
+    """A folder, perhaps still missing, that one process at a time fills, and that no second run is mixed into.
 
     Attributes:
-        path: The folder.
-        config: The whole configuration; it is written first.
-        architecture: The architecture that was found, or as it is trained; of a search it is written last.
+        path: the folder.
+        config: the whole configuration; it is written first.
+        architecture: the architecture that was found, or as it is trained; of a search it is written last.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,7 +39,7 @@ class Folder:
         """Whether a run has begun here, as its configuration tells.
 
         Raises:
-            InputError: No folder can have that name.
+            InputError: no folder can have that name.
         """
         try:
             return self.config.exists()
@@ -64,11 +59,11 @@ class Folder:
         """Refuse to mix a new run with an old one; nothing is made or written.
 
         Args:
-            resume: Go on in a folder that an earlier run has filled; then it has to be there.
+            resume: go on in a folder that an earlier run has filled; then it has to be there.
 
         Raises:
-            InputError: The folder already holds files (and `resume` is off), is missing (and `resume` is on), or is not
-                a folder.
+            InputError: the folder already holds files (and ``resume`` is off), is missing (and ``resume`` is on), or is
+                not a folder.
         """
         try:
             in_the_way = self.path.exists() and not self.path.is_dir()
@@ -90,7 +85,7 @@ class Folder:
         """Make the folder, after every other input has been checked, so that bad input leaves no folder behind.
 
         Raises:
-            InputError: As `check`, or the folder cannot be written to.
+            InputError: as ``check``, or the folder cannot be written to.
         """
         self.check(resume=resume)
         made = [] if self.path.exists() else [self.path, *(up for up in self.path.parents if not up.exists())]
@@ -109,12 +104,12 @@ class Folder:
 
     @contextlib.contextmanager
     def held(self, *, resume: bool = False) -> Iterator[Path]:
-        """Make the folder, as `make`, and keep other processes out of it until the end.
+        """Make the folder, as ``make``, and keep other processes out of it until the end.
 
-        What libraries log meanwhile goes to a file there (`library_messages`).
+        What libraries log meanwhile goes to a file there (``library_messages``).
 
         Raises:
-            InputError: As `make`, or another process is at work in the folder.
+            InputError: as ``make``, or another process is at work in the folder.
         """
         self.make(resume=resume)
         with run_lock(self.path):
@@ -123,7 +118,7 @@ class Folder:
                 yield folder
 
     def check_idle(self) -> None:
-        """Refuse, by an `InputError` that names it, that a process is at work in the folder."""
+        """Refuse, by an ``InputError`` that names it, that a process is at work in the folder."""
         if self.path.is_dir():
             with run_lock(self.path):
                 pass
@@ -134,16 +129,16 @@ class Folder:
 
 
 class RunFolder(Folder):
-    """The folder of a search, with folders of further stages in it: the `run` of a configuration.
+    """The folder of a search, with folders of further stages in it: the ``run`` of a configuration.
 
     Attributes:
-        weights: The derived network's weights, as the supernet had them.
-        history: The record of every epoch.
-        derived: Scores of supernet and derived network, and all architectures that were written.
-        checkpoint: From which a search goes on.
-        operations: Copy of the architecture file whose operations a search keeps.
-        plots, tensorboard, nni: Folders for pictures, for TensorBoard's logs, and for NNI's experiment.
-        evaluation, comparison: Scores and picture of the trained networks.
+        weights: the derived network's weights, as the supernet had them.
+        history: the record of every epoch.
+        derived: scores of supernet and derived network, and all architectures that were written.
+        checkpoint: from which a search goes on.
+        operations: copy of the architecture file whose operations a search keeps.
+        plots, tensorboard, nni: folders for pictures, for TensorBoard's logs, and for NNI's experiment.
+        evaluation, comparison: scores and picture of the trained networks.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -161,7 +156,7 @@ class RunFolder(Folder):
 
     @property
     def state(self) -> Literal["new", "begun", "found"]:
-        """Whether a search has not begun here, can go on, or has found its architecture; raises as `configured`."""
+        """Whether a search has not begun here, can go on, or has found its architecture; raises as ``configured``."""
         if not self.configured:
             return "new"
         return "found" if self.architecture.exists() else "begun"
@@ -197,9 +192,9 @@ class TrainingFolder(Folder):
     """The folder of a final training, which BasicSR fills by its options file.
 
     Attributes:
-        initial: Weights that the training starts from.
+        initial: weights that the training starts from.
         options: BasicSR's options file; where it is, the training has begun.
-        weights: The trained weights.
+        weights: the trained weights.
         log: BasicSR's log.
     """
 

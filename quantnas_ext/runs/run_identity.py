@@ -17,47 +17,47 @@ from quantnas_ext.runs.command_line import is_main_process
 from quantnas_ext.runs.config import Config, load_config, save_config
 from quantnas_ext.runs.run_folder import Folder, RunFolder, TrainingFolder
 
-__all__ = ["begun_search", "check_same_search", "check_same_training"]
-
 _HARMLESS_TO_A_TRAINING = (
-    "run",
-    "space.",
-    "data.patch",
-    "data.batch_size",
-    "data.validation_share",
-    "data.test",
-    "data.workers",
-    "search.",
-    "train.validate_every",
-    "train.checkpoint_every",
+    *("run", "space.", "data.patch", "data.batch_size", "data.validation_share", "data.test", "data.workers"),
+    *("search.", "train.validate_every", "train.checkpoint_every"),
 )
 """What a training does not depend on; its architecture is a file of its own."""
 
 
-def check_same_search(run: RunFolder, given: Config) -> None:
-    """Check that the search in a run folder is the one of a configuration; print what differs without harm.
+def check_same_run(folder: RunFolder | TrainingFolder, given: Config) -> None:
+    """Check that the run in a folder is the one of a configuration; print what differs without harm.
 
     Args:
-        run: The run folder; without a configuration in it, as before a search began, everything goes.
-        given: What is asked for.
+        folder: of a search or a training; without a configuration in it, as before a run began, everything goes.
+        given: what is asked for.
 
     Raises:
-        InputError: Something differs that changes the result, all of which is listed with both values.
+        InputError: something differs that changes the result, all of which is listed with both values.
     """
-    _check("search", run, given, ("train.", *_undecided(Config)))
-
-
-def check_same_training(folder: TrainingFolder, given: Config) -> None:
-    """Check likewise that the training in a folder, begun or done, is the one of a configuration.
-
-    Args:
-        folder: The folder of the training.
-        given: What is asked for.
-
-    Raises:
-        InputError: As `check_same_search`.
-    """
-    _check("training", folder, given, _HARMLESS_TO_A_TRAINING)
+    if not folder.config.is_file():
+        return
+    training = isinstance(folder, TrainingFolder)
+    stage, harmless = ("training", _HARMLESS_TO_A_TRAINING) if training else ("search", ("train.", *_undecided(Config)))
+    # The images' paths are compared as folders, and photographs with themselves, wherever they were prepared.
+    there = load_config(folder.config)
+    whole = there.space != given.space  # the defaults of a space's arguments, for which torch has to be loaded
+    saved, wanted = (_flat(_values(config, defaults=whole)) for config in (there, given))
+    beginnings = tuple(f"{key.rstrip('.')}." for key in harmless)  # so that "run" stands for no longer name
+    different = [key for key in wanted.keys() | saved.keys() if saved.get(key) != wanted.get(key)]
+    moved = [key for key in different if _same_place(key, saved.get(key), wanted.get(key), folder)]
+    without_harm = [key for key in different if key in moved or f"{key}.".startswith(beginnings)]
+    telling = sorted(set(different) - set(without_harm))
+    if telling:
+        both = "; ".join(
+            f"'{key}' is {shown(saved.get(key))} there and {shown(wanted.get(key))} here" for key in telling
+        )
+        raise InputError(
+            f"run folder '{folder}' holds a {stage} with another configuration: {both}; go on with its own, or use "
+            "another folder"
+        )
+    names = sorted(set(without_harm) - {"run"})
+    if names:
+        print(f"going on with the {stage} in '{folder}', which does not depend on what differs: {', '.join(names)}")
 
 
 @contextlib.contextmanager
@@ -67,14 +67,14 @@ def begun_search(config: Config, *, resume: bool) -> Iterator[RunFolder]:
     The main process holds it; the others of a launcher get it as it is.
 
     Raises:
-        InputError: The folder cannot be used (`RunFolder.held`), or is to go on with another search.
+        InputError: the folder cannot be used (``RunFolder.held``), or is to go on with another search.
     """
     run, kept = RunFolder(config.run), config.search.operations
     if not is_main_process():
         yield run
         return
     if resume and run.configured:
-        check_same_search(run, config)
+        check_same_run(run, config)
     with run.held(resume=resume):
         save_config(config, run.config)
         if kept is not None and not run.operations.exists():
@@ -92,36 +92,6 @@ def _undecided(section: type[Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{option.name}"
         elif dataclasses.is_dataclass(hints[option.name]):
             yield from _undecided(hints[option.name], f"{prefix}{option.name}.")
-
-
-def _check(stage: str, folder: Folder, given: Config, harmless: tuple[str, ...]) -> None:
-    """Compare the configuration saved in a folder with a given one, key by key."""
-    if not folder.config.is_file():
-        return
-    # The images' paths are compared as folders, and photographs with themselves, wherever they were prepared.
-    there = load_config(folder.config)
-    whole = there.space != given.space  # the defaults of a space's arguments, for which torch has to be loaded
-    saved, wanted = (_flat(_values(config, defaults=whole)) for config in (there, given))
-    different = [key for key in wanted.keys() | saved.keys() if saved.get(key) != wanted.get(key)]
-    moved = [key for key in different if _same_place(key, saved.get(key), wanted.get(key), folder)]
-    without_harm = [key for key in different if key in moved or f"{key}.".startswith(_with_dots(harmless))]
-    telling = sorted(set(different) - set(without_harm))
-    if telling:
-        both = "; ".join(
-            f"'{key}' is {shown(saved.get(key))} there and {shown(wanted.get(key))} here" for key in telling
-        )
-        raise InputError(
-            f"run folder '{folder}' holds a {stage} with another configuration: {both}; go on with its own, or use "
-            "another folder"
-        )
-    names = sorted(set(without_harm) - {"run"})
-    if names:
-        print(f"going on with the {stage} in '{folder}', which does not depend on what differs: {', '.join(names)}")
-
-
-def _with_dots(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Keys and sections as beginnings of keys: `run` becomes `run.`, so that nothing longer begins with it."""
-    return tuple(key if key.endswith(".") else f"{key}." for key in keys)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

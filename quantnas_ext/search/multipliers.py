@@ -15,8 +15,12 @@ from quantnas_ext.distribution.architecture_distribution import ArchitectureDist
 
 LEAD = 0.75
 """Share of the architecture steps over which targets fall to their budgets."""
+STEPS = 20
+"""Most Newton steps of a projection; one is enough but where an architecture step led far away."""
+FAR = 0.02
+"""Distance to the interval, in shares of a target, from which one Newton step is not enough."""
 LARGEST = 1.0
-"""Most, in nats, that a budget raises a logit in a step: where all is decided a cost hardly has a slope."""
+"""Most, in nats, that a Newton step raises a logit: where all is decided a cost hardly has a slope."""
 NEAREST = 0.01
 """How near, in shares of a target, an expected cost is brought to the cheapest or dearest architecture's."""
 TINY = 1e-12
@@ -32,12 +36,11 @@ class Multipliers(nn.Module):
         q(a) ~ p(a) exp(-lambda cost(a) / target),    lambda such that E_q[cost] is there
 
     Options of all blocks lose probability by one price, each as much as it costs, and the task alone decides what is
-    worth the price: neither the size of the loss nor that of a step matters. The price is found by a Newton step
-    in lambda, and the next step mends what it leaves. The logits move along the
-    natural gradient of the expected cost: what an option adds to it, given that its choice has a meaning, less the mean
-    over the options. This is
-    mirror descent with a projection (Beck and Teboulle, "Mirror descent and nonlinear projected subgradient methods
-    for convex optimization", Operations Research Letters 31, 2003). Several budgets are projected on in turn.
+    worth the price: neither the size of the loss nor that of a step matters. This is mirror descent with a projection
+    (Beck and Teboulle, "Mirror descent and nonlinear projected subgradient methods for convex optimization", Operations
+    Research Letters 31, 2003). The price is found by Newton's method in lambda, mostly in one step: the logits move
+    along the natural gradient of the expected cost, which is what an option adds to it, given that its choice has a
+    meaning, less the mean over the options. Several budgets are projected on in turn.
 
     Args:
         budgets: the limits.
@@ -87,17 +90,17 @@ class Multipliers(nn.Module):
             self.starts.copy_(torch.stack([cost(draw) for cost in self._costs]).clamp_min(TINY))
         self.progress += share
         targets = self.targets()
-        for place, cost in enumerate(self._costs):
-            self.values[place] += self._project(distribution, cost, targets[place], place)
+        for _ in range(STEPS):
+            if not any([self._project(distribution, targets[place], place) for place in range(len(targets))]):
+                break
 
-    def _project(
-        self, distribution: ArchitectureDistribution, cost: ExpectedCost, target: Tensor, place: int
-    ) -> Tensor:
-        """Take one Newton step towards the interval; returns its price."""
+    def _project(self, distribution: ArchitectureDistribution, target: Tensor, place: int) -> bool:
+        """Take one Newton step towards the interval; says whether it was far from there."""
         draw = distribution.softmax()
-        probabilities = draw.soft.double().requires_grad_()
+        probabilities = draw.probabilities.double().requires_grad_()
         with torch.enable_grad():
-            used = cost(replace(draw, probabilities=probabilities)) / target
+            relaxed = draw.relaxed._replace(probabilities=probabilities)
+            used = self._costs[place](replace(draw, relaxed=relaxed)) / target
         (slopes,) = torch.autograd.grad(used, probabilities)
         reach = distribution.reach(draw).double()[:, None]
         worth = slopes / reach.clamp_min(TINY)
@@ -106,9 +109,11 @@ class Multipliers(nn.Module):
         # The distance to the cheapest or dearest architecture dies away exponentially, so its logarithm is solved for.
         cheapest, dearest = self._ranges[place]
         end = torch.where(used > 1, cheapest, dearest) / target
-        before, after = used - end, used.clamp(self.floors[place], 1.0) - end
+        goal = used.clamp(self.floors[place], 1.0)
+        before, after = used - end, goal - end
         price = (before / after.abs().clamp_min(NEAREST).copysign(after)).log() * before / variance.clamp_min(TINY)
         most = (-price.sign() * advantage).max() * price.abs()
         price = price * (LARGEST / most.clamp_min(TINY)).clamp(max=1.0)
         distribution.shift(-price * advantage)
-        return price
+        self.values[place] += price
+        return bool((used - goal).abs() > FAR)

@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from quantnas_ext.arguments import name_among, real_number, whole_number
+from quantnas_ext.arguments import whole_number
 from quantnas_ext.costs.cost import Cost, ExpectedCost
 from quantnas_ext.costs.goals import Budget, Penalty
 from quantnas_ext.deriving.ranking import ArchitectureSelector
 from quantnas_ext.distribution.architecture_distribution import ArchitectureDistribution, Draw
-from quantnas_ext.distribution.regularizers import REGULARIZERS, Regularizer, regularization
+from quantnas_ext.distribution.regularizers import Regularizer, regularization
 from quantnas_ext.errors import InputError
 from quantnas_ext.search.multipliers import Multipliers
 
@@ -62,8 +62,8 @@ class SearchObjective(nn.Module):
         regularizer: what mu weighs, see ``regularization``; the summed joint entropies of all blocks by default.
 
     Raises:
-        InputError: when the costs of the space cannot be counted, a penalty's is 0 everywhere, no architecture keeps
-            the budgets, the weight is no finite number or the regularizer unknown.
+        InputError: when the costs of the space cannot be counted, a penalty's is 0 everywhere or no architecture keeps
+            the budgets.
     """
 
     def __init__(
@@ -75,23 +75,26 @@ class SearchObjective(nn.Module):
         regularizer: Regularizer = "entropy",
     ) -> None:
         super().__init__()
-        self.regularizer: Regularizer = name_among("regularizer", regularizer, REGULARIZERS)
+        self.regularizer = regularizer
         self.goals = tuple(goals)
         self._names = _names([goal.cost for goal in self.goals])
-        self.entropy = real_number("the entropy weight", entropy)
+        self.entropy = entropy
         self.costs = nn.ModuleList(ExpectedCost(goal.cost, model, distribution) for goal in goals)
         self._distribution = (distribution,)
-        pairs = zip(self.goals, self.costs, strict=True)
-        limits = [(goal, cast(ExpectedCost, cost)) for goal, cost in pairs if isinstance(goal, Budget)]
-        budgets, limited = [goal for goal, _ in limits], [cost for _, cost in limits]
+        limited = [
+            (goal, cast(ExpectedCost, cost))
+            for goal, cost in zip(self.goals, self.costs, strict=True)
+            if isinstance(goal, Budget)
+        ]
+        budgets = [goal for goal, _ in limited]
         # Only where block by block is not enough: it tries all combinations within a block, which can be many.
         self.selector: ArchitectureSelector | None = None
         if budgets or any(choice.owners for choice in distribution.tree):
-            self.selector = ArchitectureSelector(distribution.tree, budgets, [cost.terms for cost in limited])
+            self.selector = ArchitectureSelector(distribution.tree, budgets, [cost.terms for _, cost in limited])
         self.multipliers: Multipliers | None = None
-        if limits and self.selector is not None:
-            ranges = [self.selector.range(place) for place in range(len(limits))]
-            self.multipliers = Multipliers(budgets, self.selector.floors, limited, ranges)
+        if budgets and self.selector is not None:
+            ranges = [self.selector.range(place) for place in range(len(budgets))]
+            self.multipliers = Multipliers(budgets, self.selector.floors, [cost for _, cost in limited], ranges)
         with torch.no_grad():
             uniform = _uniform(distribution)
             self.references = [float(cost(uniform)) for cost in self.costs]

@@ -17,17 +17,6 @@ from quantnas_ext.arguments import flag, name_among, real_number, whole_number
 from quantnas_ext.errors import InputError, shown, unknown_name
 from quantnas_ext.files.schema import number
 
-__all__ = [
-    "BatchOptions",
-    "EvaluatorOptions",
-    "LoopOptions",
-    "StrategyOptions",
-    "chosen",
-    "deciding",
-    "gathered",
-    "takes",
-]
-
 
 @dataclass(frozen=True)
 class Options:
@@ -47,7 +36,7 @@ class Options:
 def _checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
     """The plain value of an option of a type; names that are ``open`` are checked where they have their meaning."""
     origin, kinds = typing.get_origin(hint), typing.get_args(hint) or (hint,)
-    limits = metadata.get("range")
+    limits = metadata.get("range", {})
     if origin is Literal:
         return value if metadata.get("open") else name_among(f"{name}:", value, kinds)
     if value is None and type(None) in kinds:
@@ -56,10 +45,10 @@ def _checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> A
         return _positive(name, value, len(kinds))
     if bool in kinds:
         return flag(name, value)
-    if int in kinds and limits is not None:
-        return whole_number(name, value, least=limits.least, most=limits.most)
+    if int in kinds and limits:
+        return whole_number(name, value, least=limits["least"], most=limits.get("most"))
     if float in kinds:
-        return real_number(name, value, above=limits and limits.above, least=limits and limits.least)
+        return real_number(name, value, above=limits.get("above"), least=limits.get("least"))
     return value
 
 
@@ -79,25 +68,25 @@ class StrategyOptions(Options):
     """What ``QuantNAS`` searches with, besides its costs.
 
     Attributes:
-        entropy: Weight of the regularizer (mu_max) at the end of its schedule, see ``entropy_weight``.
-        regularizer: What ``entropy`` weighs: the joint entropy of the architecture's distribution, the absolute logits
+        entropy: weight of the regularizer (mu_max) at the end of its schedule, see ``entropy_weight``.
+        regularizer: what ``entropy`` weighs: the joint entropy of the architecture's distribution, the absolute logits
             ("l1"), their exponentials, or nothing; see ``regularization``.
-        relaxation: How the probabilities of a step are drawn from the logits, see ``Relaxation``.
-        temperature: Of Gumbel draws, at the first and last step after the warm-up; above 0.
-        quantization: How quantization shows in the search: as noise, as quantizers of every precision that share a
+        relaxation: how the probabilities of a step are drawn from the logits, see ``Relaxation``.
+        temperature: of Gumbel draws, at the first and last step after the warm-up; above 0.
+        quantization: how quantization shows in the search: as noise, as quantizers of every precision that share a
             weight ("direct") or have one each ("direct_separate"), or not at all. For this and the four below see
             ``SearchQuantization``.
-        noise: Distribution of the quantization noise.
-        noise_mixture: How the noise of several precisions adds up: "rss", the root sum of squares of independent
+        noise: distribution of the quantization noise.
+        noise_mixture: how the noise of several precisions adds up: "rss", the root sum of squares of independent
             draws, or "power", the expected error power.
-        masked_noise: Whether zero activations get no noise.
-        evaluation: How blocks compute their candidates: merged with a noise scale for each ("exact"), merged with one
+        masked_noise: whether zero activations get no noise.
+        evaluation: how blocks compute their candidates: merged with a noise scale for each ("exact"), merged with one
             noise scale for a block ("fast"), or one after the other.
         architecture_learning_rate: Adam's learning rate for the logits, above 0. Adam moves a logit by about this much
             a step, so a search of few steps needs more: at least 10 / (number of architecture steps).
-        warmup_epochs: Epochs at the start in which only the weights are trained.
-        gradient_clip: Largest norm of the weights' gradient, above 0; None for no clipping.
-        derive_from: Whether logits and weights of the result are those of the last epoch, or of the epoch after the
+        warmup_epochs: epochs at the start in which only the weights are trained.
+        gradient_clip: largest norm of the weights' gradient, above 0; None for no clipping.
+        derive_from: whether logits and weights of the result are those of the last epoch, or of the epoch after the
             warm-up in whose end the distribution itself, without the noise of a relaxation, had the lowest validation
             loss ("best"). It is measured with quantization noise on the same crops every time, which takes at most a
             sixth more time: at most an epoch's steps, and ``FIXED_BATCHES``, forward only.
@@ -127,20 +116,18 @@ class LoopOptions(Options):
     """How long a search goes on, and how its weights learn.
 
     Attributes:
-        epochs: Passes over the data of the weights, warm-up included.
-        steps_per_epoch: Steps in an epoch; None for as many as make one pass by all processes together, so that N
+        epochs: passes over the data of the weights, warm-up included.
+        steps_per_epoch: steps in an epoch; None for as many as make one pass by all processes together, so that N
             processes take an N-th of the steps of one (at least one: data that do not fill it are gone through again).
-        weight_learning_rate: Adam's learning rate for the weights, above 0, at the start of a cosine; the same for any
-            number of processes.
-        weight_rate_end: Share of that at the cosine's end. Above 0, weights follow a distribution that still moves.
+        weight_learning_rate: Adam's learning rate for the weights, above 0, at the start of a cosine to zero; the same
+            for any number of processes.
         weight_decay: Adam's weight decay for the weights.
-        mixed_precision: Arithmetic of the search.
+        mixed_precision: arithmetic of the search.
     """
 
     epochs: int = number(20, least=1)
     steps_per_epoch: int | None = number(None, least=1)
     weight_learning_rate: float = number(1e-3, above=0)
-    weight_rate_end: float = number(0.0, least=0)
     weight_decay: float = number(3e-8, least=0)
     mixed_precision: Literal["no", "bf16"] = "no"
 
@@ -150,9 +137,9 @@ class BatchOptions(Options):
     """How a search reads its data.
 
     Attributes:
-        batch_size: Samples in a batch, in each process. With N processes a step sees N such batches, of which gradients
+        batch_size: samples in a batch, in each process. With N processes a step sees N such batches, of which gradients
             are averaged: it is the step that one process makes with a batch N times as large.
-        workers: Processes that load data; 0 loads in the main process.
+        workers: processes that load data; 0 loads in the main process.
     """
 
     batch_size: int = number(8, least=1)
@@ -164,8 +151,8 @@ class EvaluatorOptions(BatchOptions, LoopOptions):
     """What ``AccelerateEvaluator`` trains with, besides its data, its loss, and the place of its checkpoint.
 
     Attributes:
-        seed: Of data order and noise; NumPy takes 32 bits.
-        channels_last: Keep images and kernels with their channels last, which most convolutions prefer.
+        seed: of data order and noise; NumPy takes 32 bits.
+        channels_last: keep images and kernels with their channels last, which most convolutions prefer.
     """
 
     seed: int = number(0, least=0, most=2**32 - 1)

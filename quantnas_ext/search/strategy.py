@@ -91,11 +91,7 @@ class QuantNAS(DARTS):
 
     @property
     def distribution(self) -> ArchitectureDistribution:
-        """The distribution over architectures.
-
-        Raises:
-            RuntimeError: before the strategy has been given a model space.
-        """
+        """The distribution over architectures; as ``context``."""
         return self.context.distribution
 
     @property
@@ -109,11 +105,7 @@ class QuantNAS(DARTS):
 
     @property
     def objective(self) -> SearchObjective:
-        """The loss of the architecture step.
-
-        Raises:
-            RuntimeError: before the strategy has been given a model space.
-        """
+        """The loss of the architecture step; as ``context``."""
         return self._require_searched()[1]
 
     def _require_searched(self) -> tuple[SupernetContext, SearchObjective]:
@@ -202,12 +194,9 @@ class QuantNAS(DARTS):
 
     def derive(self) -> nn.Module:
         """The found architecture as a concrete network that keeps the supernet's weights, their device and dtype."""
-        return self._frozen(self.most_likely())
-
-    def _frozen(self, sample: dict[str, Any]) -> nn.Module:
-        """A concrete network where the supernet is, and in its dtype; NNI makes new layers on the CPU in float32."""
         supernet = self.supernet
-        network: nn.Module = supernet.freeze(sample)
+        network: nn.Module = supernet.freeze(self.most_likely())
+        # NNI makes new layers on the CPU in float32.
         like = [p for p in supernet.parameters() if p.is_floating_point()]
         if len({p.device for p in like}) == 1:
             network.to(like[0].device)
@@ -220,11 +209,7 @@ class QuantNAS(DARTS):
         return self.objective.most_likely()
 
     def top_architectures(self, k: int) -> list[tuple[float, dict[str, Any]]]:
-        """The k most probable architectures, exactly and in order, each with its log-probability.
-
-        The probability of an architecture is the product of those of all choices that have a meaning in it. Where
-        there are budgets only architectures that ``most_likely`` could have been are listed: those that keep all
-        budgets, and use them to 95 % where some architecture does.
+        """The k most probable architectures within the budgets, in order, see ``ArchitectureSelector``.
 
         Args:
             k: how many; fewer are returned where there are no more.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from quantnas_ext.arguments import flag, whole_number
 from quantnas_ext.errors import InputError, shown
 from quantnas_ext.nn.residual import RESIDUALS
@@ -27,42 +29,48 @@ def check_scale(scale: object) -> int:
         raise InputError(f"scale {shown(scale)} is not possible; use one of {', '.join(map(str, SCALES))}") from None
 
 
-def check_adq(value: object) -> bool | str:
-    """How residual branches are normalised, as a plain value.
+def check_common(
+    scale: object,
+    width: object,
+    cells: object,
+    share_cells: object,
+    adq: object,
+    bits: object,
+    candidates: Mapping[str, object],
+) -> tuple[int, int, int, bool, bool | str]:
+    """What all SR spaces take: the first five as plain values, and the last two only looked at.
+
+    Args:
+        scale: as ``check_scale``.
+        width, cells: whole numbers above 0.
+        share_cells: True or False.
+        adq: True, False or ``"adadm"``.
+        bits: a list; the precisions in it are checked where they are read.
+        candidates: by argument a list of names of operations; a bare text would be read letter by letter.
 
     Raises:
-        InputError: when it is neither True nor False nor ``"adadm"``.
+        InputError: naming the argument.
     """
-    if isinstance(value, str) and value in RESIDUALS:
-        return value
-    try:
-        return flag("adq", value)
-    except InputError:
-        raise InputError(
-            f"adq {shown(value)} of the space is not possible; use true or false, or adadm for AdaDM"
-        ) from None
-
-
-def check_names(name: str, value: object) -> None:
-    """Refuse what is not a list of names; a bare text would be read letter by letter.
-
-    Raises:
-        InputError: naming the argument ``name``.
-    """
-    if isinstance(value, str):
-        raise InputError(f"{name} {shown(value)} of the space should be a list of operations; write [{value[:40]}]")
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise InputError(f"{name} {shown(value)} of the space should be a list of operations, such as [conv_3x3]")
-
-
-def check_precisions(name: str, value: object) -> None:
-    """Refuse what is not a list or empty; what it holds is checked where the precisions are read.
-
-    Raises:
-        InputError: naming the argument ``name``.
-    """
-    if not isinstance(value, (list, tuple)) or not value:
-        raise InputError(f"{name} {shown(value)} of the space should be a list of precisions, such as [4, 8]")
+    if not (isinstance(adq, str) and adq in RESIDUALS):
+        try:
+            adq = flag("adq", adq)
+        except InputError:
+            raise InputError(
+                f"adq {shown(adq)} of the space is not possible; use true or false, or adadm for AdaDM"
+            ) from None
+    if not isinstance(bits, (list, tuple)) or not bits:
+        raise InputError(f"bits {shown(bits)} of the space should be a list of precisions, such as [4, 8]")
+    for name, value in candidates.items():
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            right = f"write [{value[:40]}]" if isinstance(value, str) else "such as [conv_3x3]"
+            raise InputError(f"{name} {shown(value)} of the space should be a list of operations; {right}")
+    return (
+        check_scale(scale),
+        whole_number("width", width, least=1, most=MOST_CHANNELS),
+        whole_number("cells", cells, least=1, most=MOST_BLOCKS),
+        flag("share_cells", share_cells),
+        adq,
+    )
 
 
 def check_multiple(width: int, divisor: int, reason: str) -> None:

@@ -18,18 +18,6 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.notices import notice
 from quantnas_ext.spaces.diagram import Stage
 
-__all__ = [
-    "Counted",
-    "Drawn",
-    "Pinned",
-    "Scaled",
-    "SizeChecked",
-    "check_input_side",
-    "diagram_of",
-    "scale_of",
-    "smallest_side",
-]
-
 
 @runtime_checkable
 class Drawn(Protocol):

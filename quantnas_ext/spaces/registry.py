@@ -12,16 +12,6 @@ from quantnas_ext.errors import InputError, shown, unknown_name
 from quantnas_ext.spaces.sr_basic import SRBasicSpace
 from quantnas_ext.spaces.sr_rfdn import SRRFDNSpace
 
-__all__ = [
-    "SPACES",
-    "argument_names",
-    "build_space",
-    "candidate_arguments",
-    "default_arguments",
-    "pinned_precisions",
-    "register_space",
-]
-
 SPACES: dict[str, type[ModelSpace]] = {"sr_basic": SRBasicSpace, "sr_rfdn": SRRFDNSpace}
 
 _Space = TypeVar("_Space", bound=type[ModelSpace])

@@ -7,20 +7,11 @@ from collections.abc import Sequence
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
-from quantnas_ext.arguments import flag, whole_number
+from quantnas_ext.arguments import whole_number
 from quantnas_ext.errors import InputError, unknown_name
 from quantnas_ext.nn import Add, RepeatedChannels, SharedInput, operation_block, residual
 from quantnas_ext.quantization import set_activation_quantizer, set_weight_quantizer
-from quantnas_ext.spaces.arguments import (
-    MOST_BLOCKS,
-    MOST_CHANNELS,
-    SR_COST_INPUTS,
-    check_adq,
-    check_multiple,
-    check_names,
-    check_precisions,
-    check_scale,
-)
+from quantnas_ext.spaces.arguments import MOST_BLOCKS, SR_COST_INPUTS, check_common, check_multiple
 from quantnas_ext.spaces.diagram import Stage
 
 BODY_SCALE = 0.2
@@ -104,14 +95,10 @@ class SRBasicSpace(ModelSpace):
             precision.
     """
 
+    # See ``Counted`` and ``Pinned`` in ``quantnas_ext.spaces.contract``.
     COST_INPUTS = SR_COST_INPUTS
-    """Inputs for which an architecture file says the BitOps."""
-
     PINNED_PRECISIONS = ("first_bits", "last_bits")
-    """Arguments that fix a precision outside the search."""
-
     CANDIDATE_ARGUMENTS = ("head", "body", "skip", "upsample", "tail")
-    """Arguments that say what can be chosen and so nothing of a network once it is chosen."""
 
     def __init__(
         self,
@@ -135,17 +122,11 @@ class SRBasicSpace(ModelSpace):
         weight_quantizer: str = "lsq",
     ) -> None:
         super().__init__()
-        scale = check_scale(scale)
-        width = whole_number("width", width, least=1, most=MOST_CHANNELS)
-        cells = whole_number("cells", cells, least=1, most=MOST_BLOCKS)
+        candidates = {"head": head, "body": body, "skip": skip, "upsample": upsample, "tail": tail}
+        common = check_common(scale, width, cells, share_cells, adq, bits, candidates)
+        scale, width, cells, share_cells, adq = common
         head_blocks = whole_number("head_blocks", head_blocks, least=0, most=MOST_BLOCKS)
         tail_blocks = whole_number("tail_blocks", tail_blocks, least=0, most=MOST_BLOCKS)
-        share_cells = flag("share_cells", share_cells)
-        adq = check_adq(adq)
-        check_precisions("bits", bits)
-        candidates = {"head": head, "body": body, "skip": skip, "upsample": upsample, "tail": tail}
-        for name, operations in candidates.items():
-            check_names(name, operations)
         if not isinstance(body_variant, str) or body_variant not in BODY_CELLS:
             raise unknown_name("body variant", body_variant, BODY_CELLS)
         if first_bits is not None and not head_blocks:

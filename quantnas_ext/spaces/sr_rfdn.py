@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
-from quantnas_ext.arguments import flag, whole_number
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn import ESA, Add, Concatenate, RepeatedChannels, SharedInput, operation_block, residual
 from quantnas_ext.nn.esa import SMALLEST_SIDE
@@ -22,16 +21,7 @@ from quantnas_ext.quantization import (
     set_activation_quantizer,
     set_weight_quantizer,
 )
-from quantnas_ext.spaces.arguments import (
-    MOST_BLOCKS,
-    MOST_CHANNELS,
-    SR_COST_INPUTS,
-    check_adq,
-    check_multiple,
-    check_names,
-    check_precisions,
-    check_scale,
-)
+from quantnas_ext.spaces.arguments import SR_COST_INPUTS, check_common, check_multiple
 from quantnas_ext.spaces.diagram import Stage
 
 STEPS = 3
@@ -139,17 +129,11 @@ class SRRFDNSpace(ModelSpace):
             no step for a precision.
     """
 
+    # See ``Counted``, ``Pinned`` and ``SizeChecked`` in ``quantnas_ext.spaces.contract``.
     COST_INPUTS = SR_COST_INPUTS
-    """Inputs for which an architecture file says the BitOps."""
-
     PINNED_PRECISIONS = ("first_bits", "last_bits", "fixed_bits")
-    """Arguments that fix a precision outside the search."""
-
     CANDIDATE_ARGUMENTS = ("body", "distil", "upsample", "tail")
-    """Arguments that say what can be chosen and so nothing of a network once it is chosen."""
-
     smallest_side = SMALLEST_SIDE
-    """Pixels that either side of an input needs."""
 
     def __init__(
         self,
@@ -170,22 +154,19 @@ class SRRFDNSpace(ModelSpace):
         weight_quantizer: str = "lsq",
     ) -> None:
         super().__init__()
-        scale = check_scale(scale)
-        width = whole_number("width", width, least=1, most=MOST_CHANNELS)
-        cells = whole_number("cells", cells, least=1, most=MOST_BLOCKS)
-        share_cells = flag("share_cells", share_cells)
-        adq = check_adq(adq)
-        check_precisions("bits", bits)
-        for name, operations in {"body": body, "distil": distil, "upsample": upsample, "tail": tail}.items():
-            if name != "upsample" or operations is not None:
-                check_names(name, operations)
+        candidates = {"body": body, "distil": distil, "upsample": () if upsample is None else upsample, "tail": tail}
+        common = check_common(scale, width, cells, share_cells, adq, bits, candidates)
+        scale, width, cells, share_cells, adq = common
         check_multiple(width, 12, "colours are repeated to it, distilling halves it and ESA quarters it")
         if first_bits is not None and share_cells and cells > 1:
             raise InputError("first_bits needs a first cell with choices of its own; use it with share_cells: false")
         self.scale = scale
         self.cells = cells
         self.share_cells = share_cells
-        fixed = _fixed_precision(fixed_bits, bits)
+        if fixed_bits is None:
+            full = all(Precision.parse(value) == Precision.parse(FULL_PRECISION_BITS) for value in bits)
+            fixed_bits = FULL_PRECISION_BITS if full else FIXED_BITS
+        fixed = Precision.parse(fixed_bits)
         if upsample is None:
             upsample = CANDIDATES if scale == 3 else CANDIDATES + GROUPED_CANDIDATES
         first_body, first_distil = (labels[0] for labels in self._cell_labels(0))
@@ -234,13 +215,3 @@ class SRRFDNSpace(ModelSpace):
             repeat = self.cells if self.share_cells else 1
             stages.append(Stage(title, [bodies], identity=True, repeat=repeat, taps=distils))
         return [*stages, Stage("upsample", [["upsample_0"]]), Stage("tail", [["tail_0"]], identity=True)]
-
-
-def _fixed_precision(
-    fixed_bits: int | str | Sequence[int] | None, bits: Sequence[int | str | Sequence[int]]
-) -> Precision:
-    """Precision of the fixed convolutions: as given, or 8 bits unless the whole space is in full precision."""
-    if fixed_bits is not None:
-        return Precision.parse(fixed_bits)
-    full = Precision.parse(FULL_PRECISION_BITS)
-    return full if {Precision.parse(value) for value in bits} == {full} else Precision.parse(FIXED_BITS)

@@ -30,11 +30,9 @@ from quantnas_ext.spaces import build_space
 from quantnas_ext.sr.data.decoding import finish_decoding
 from quantnas_ext.sr.data.search_data import search_datasets
 from quantnas_ext.sr.lightning_evaluator import lightning_evaluator
+from quantnas_ext.sr.weights.weight_files import save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import save_weights
 from quantnas_ext.threads import choose_threads, set_threads
-
-__all__ = ["full_precision_step", "search_with_darts"]
 
 
 def full_precision_step(config: Config) -> Config:

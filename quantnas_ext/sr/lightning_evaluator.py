@@ -14,17 +14,11 @@ from quantnas_ext.runs.config import Config
 from quantnas_ext.search.loop.sampling import EpochSampler
 from quantnas_ext.sr.data.patches import PatchDataset
 
-__all__ = ["RestorationModule", "lightning_evaluator"]
-
 
 class RestorationModule(LightningModule):
-    """L1 loss, and Adam with a cosine to zero: the weight step of this package's own searches.
+    """L1 loss, and Adam with a cosine to zero over ``steps``: the weight step of this package's own searches.
 
-    Args:
-        learning_rate: Adam's, at the start.
-        weight_decay: Adam's.
-        steps: over which the learning rate falls.
-        datasets: they get new patches after every epoch.
+    The datasets get new patches after every epoch.
     """
 
     def __init__(self, learning_rate: float, weight_decay: float, steps: int, datasets: list[PatchDataset]) -> None:
@@ -54,12 +48,7 @@ class RestorationModule(LightningModule):
 def lightning_evaluator(config: Config, train: PatchDataset, validation: PatchDataset, folder: Path) -> Lightning:
     """The search of a configuration, as far as NNI's one-shot strategies have a part in it.
 
-    Args:
-        config: gives ``search.epochs``, ``steps_per_epoch``, ``weight_learning_rate``, ``weight_decay``, the batch size
-            and the seed.
-        train: for the weights.
-        validation: for the logits.
-        folder: for TensorBoard logs.
+    Weights learn from ``train``, logits from ``validation``; TensorBoard's logs go to the folder.
     """
     search, batch = config.search, config.data.batch_size
     steps = search.steps_per_epoch or max(1, len(train) // batch)

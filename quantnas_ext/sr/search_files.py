@@ -12,11 +12,12 @@ from quantnas_ext.architecture import Architecture, filed_costs
 from quantnas_ext.costs.counted import CostCounter
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.fixed_choices import fix_operations
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import about
 from quantnas_ext.reporting.candidates import chosen_candidates
-from quantnas_ext.reporting.distributions import plot_distributions
-from quantnas_ext.reporting.drawing import draw_architecture
-from quantnas_ext.reporting.progress import plot_search
+from quantnas_ext.reporting.distributions import distributions_figure
+from quantnas_ext.reporting.drawing import architecture_figure
+from quantnas_ext.reporting.figures import save_figure
+from quantnas_ext.reporting.progress import search_figure
 from quantnas_ext.reporting.table import Column, costs_text, decimals, format_table
 from quantnas_ext.runs.config import Config
 from quantnas_ext.runs.history import SearchHistory
@@ -26,10 +27,8 @@ from quantnas_ext.search.result import SearchResult
 from quantnas_ext.spaces import build_space
 from quantnas_ext.spaces.diagram import Stage
 from quantnas_ext.sr.evaluation.score_files import write_json
+from quantnas_ext.sr.weights.weight_files import save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import save_weights
-
-__all__ = ["keep_operations", "save_search", "search_summary"]
 
 
 def keep_operations(space: ModelSpace, path: str | None) -> dict[str, Any]:
@@ -41,10 +40,8 @@ def keep_operations(space: ModelSpace, path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     architecture = Architecture.load(path)
-    try:
+    with about(f"'search.operations' ({path}) does not fit this space"):
         return fix_operations(space, architecture.choices)
-    except InputError as error:
-        raise InputError(f"'search.operations' ({path}) does not fit this space: {error}") from error
 
 
 def save_search(
@@ -74,11 +71,12 @@ def save_search(
     identity = WeightIdentity.of(architecture, "supernet's, calibrated")
     save_weights(result.network.state_dict(), run.weights, identity)
     architecture.save(run.architecture)
-    plot_distributions(history.to_dict(), run.plots / "distributions.png")
-    plot_search(history.to_dict(), run.plots / "search.png")
+    save_figure(distributions_figure(history.to_dict()), run.plots / "distributions.png")
+    save_figure(search_figure(history.to_dict()), run.plots / "search.png")
     if diagram is not None:
-        chosen, picture = chosen_candidates(tree, result.choices), run.plots / "architecture.png"
-        draw_architecture(diagram, chosen, picture, title=config.space.name, costs=architecture.costs)
+        chosen = chosen_candidates(tree, result.choices)
+        drawing = architecture_figure(diagram, chosen, title=config.space.name, costs=architecture.costs)
+        save_figure(drawing, run.plots / "architecture.png")
     return architecture
 
 

@@ -7,8 +7,6 @@ import torch
 from quantnas_ext.runs import command_line
 from quantnas_ext.sr.training.final_training import train
 
-__all__ = ["main"]
-
 
 def main(argv: list[str] | None = None) -> None:
     """Train, or with `--auto_resume` go on training, as an options file says.
@@ -17,11 +15,9 @@ def main(argv: list[str] | None = None) -> None:
         InputError: As `training.train`.
     """
     weights = train(argv)
-    first = True
     if torch.distributed.is_initialized():
-        first = torch.distributed.get_rank() == 0
         torch.distributed.destroy_process_group()
-    if first:
+    if command_line.is_main_process():
         print(f"trained weights: {weights}")
 
 

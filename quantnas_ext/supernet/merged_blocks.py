@@ -7,7 +7,7 @@ candidates that are one convolution become one convolution with the probability-
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -61,24 +61,26 @@ def noise_samples(batch: int) -> int:
     return max(count for count in range(1, -(-batch // SHARE) + 1) if batch % count == 0)
 
 
-class _Positions(NamedTuple):
-    """Where the tables of the distribution keep what candidates need.
+Positions = tuple[Tensor, Tensor]
+"""Where the tables of the distribution keep what candidates need that begin with a convolution: entries of their
+probabilities, in the flattened table, and rows of the precisions of these convolutions."""
 
-    Attributes:
-        entries: of their probabilities, in the flattened table.
-        rows: of the precisions of their first convolutions.
-    """
 
-    entries: Tensor
-    rows: Tensor
+def _positions(candidates: Sequence[Candidate], blocks: Sequence[MixedChoiceBlock], table: Tensor) -> Positions:
+    """In a table ``[choices, most values]``."""
+    rows = blocks[0].context.distribution.rows
+    entries = [rows[blocks[c.block].label] * table.shape[1] + c.index for c in candidates]
+    of_first = [cast(MixedQuantConv2d, c.first).row for c in candidates]
+    return torch.tensor(entries, device=table.device), torch.tensor(of_first, device=table.device)
 
-    @classmethod
-    def of(cls, candidates: Sequence[Candidate], blocks: Sequence[MixedChoiceBlock], table: Tensor) -> _Positions:
-        """Of candidates that begin with a convolution, in a table ``[choices, most values]``."""
-        rows = blocks[0].context.distribution.rows
-        entries = [rows[blocks[c.block].label] * table.shape[1] + c.index for c in candidates]
-        of_first = [cast(MixedQuantConv2d, c.first).row for c in candidates]
-        return cls(torch.tensor(entries, device=table.device), torch.tensor(of_first, device=table.device))
+
+def _candidates(blocks: Sequence[MixedChoiceBlock], places: Sequence[Iterable[int]]) -> list[Candidate]:
+    """Of blocks that read one tensor, those of the given places in each."""
+    return [
+        Candidate(block, index, blocks[block][blocks[block].names[index]])
+        for block, indices in enumerate(places)
+        for index in indices
+    ]
 
 
 class _Computation(NamedTuple):
@@ -90,25 +92,18 @@ class _Computation(NamedTuple):
         readers: positions of all that begin with a ReLU and a convolution.
     """
 
-    mergers: list[tuple[Merger, _Positions]]
+    mergers: list[tuple[Merger, Positions]]
     alone: list[Candidate]
-    readers: _Positions
+    readers: Positions
 
     @classmethod
     def of(cls, active: Sequence[Sequence[int]], blocks: Sequence[MixedChoiceBlock], table: Tensor) -> _Computation:
         """For the places of each block's candidates."""
-        candidates = [
-            Candidate(place, index, block[block.names[index]])
-            for place, (block, indices) in enumerate(zip(blocks, active, strict=True))
-            for index in indices
-        ]
+        candidates = _candidates(blocks, active)
         mergers, alone = merge(candidates)
+        with_positions = [(merger, _positions(merger.candidates, blocks, table)) for merger in mergers]
         readers = [candidate for candidate in candidates if candidate.first is not None]
-        return cls(
-            [(merger, _Positions.of(merger.candidates, blocks, table)) for merger in mergers],
-            alone,
-            _Positions.of(readers, blocks, table),
-        )
+        return cls(with_positions, alone, _positions(readers, blocks, table))
 
 
 class _Evaluation:
@@ -136,8 +131,7 @@ class _Evaluation:
         self.computation = computations[key]
         self.table = draw.probabilities.flatten()
         self.probabilities = [draw[block.label].unbind() for block in blocks]
-        self.outputs: list[Any] = [None] * len(blocks)
-        self.filled: set[int] = set()
+        self.outputs: dict[int, Any] = {}
         self.noisy = blocks[0].training and self.context.quantization.mode == "noise"
 
     def run(self) -> list[Any]:
@@ -148,21 +142,16 @@ class _Evaluation:
             self._add_merged(merger, positions)
         for candidate in self.computation.alone:
             self._add(candidate.block, self._on_its_own(candidate), candidate.index)
-        return self.outputs
+        return [self.outputs[block] for block in range(len(self.blocks))]
 
     def _add(self, block: int, output: Any, index: int) -> None:
-        if block in self.filled:
-            self.outputs[block] = added(self.outputs[block], output, self._name(block, index))
-        else:
-            self.outputs[block] = output
-            self.filled.add(block)
+        if block in self.outputs:
+            output = added(self.outputs[block], output, self._name(block, index))
+        self.outputs[block] = output
 
     def _name(self, block: int, index: int) -> str:
         whole = self.blocks[block]
         return f"candidate {whole.names[index]!r} of block {str(whole.label)!r}"
-
-    def _probability(self, candidate: Candidate) -> Tensor:
-        return self.probabilities[candidate.block][candidate.index]
 
     def _on_its_own(self, candidate: Candidate) -> Any:
         """A candidate's output times its probability.
@@ -170,10 +159,9 @@ class _Evaluation:
         Without a gradient of the probability that goes to the last kernel, which is smaller than the output. With one,
         the gradient would take a convolution more there.
         """
-        p, first, module = self._probability(candidate), candidate.first, candidate.module
+        p, first, rest = self.probabilities[candidate.block][candidate.index], candidate.first, candidate.rest
         if first is None:
-            return scaled(module(self.x), p, self._name(candidate.block, candidate.index))
-        rest = candidate.rest
+            return scaled(candidate.module(self.x), p, self._name(candidate.block, candidate.index))
         if not rest:
             return p * first.compute(self.source) if p.requires_grad else first.compute(self.source, p)
         x = first.compute(self.source)
@@ -193,13 +181,14 @@ class _Evaluation:
             probabilities = self.table.index_select(0, entries)
             self.source.add_noise(self.context, block_noise_scale(probabilities, scales))
 
-    def _add_merged(self, merger: Merger, positions: _Positions) -> None:
+    def _add_merged(self, merger: Merger, positions: Positions) -> None:
         layers = [cast(MixedQuantConv2d, candidate.only) for candidate in merger.candidates]
-        probabilities = self.table.index_select(0, positions.entries)
+        entries, rows = positions
+        probabilities = self.table.index_select(0, entries)
         if layers[0].direct:
             output = self._direct(merger, layers)
         elif self.noisy:
-            output = self._noise(merger, layers, probabilities, positions.rows)
+            output = self._noise(merger, layers, probabilities, rows)
         else:
             (kernel,) = merged_kernels(
                 merger.shape, merger.placements, [layer.weight for layer in layers], probabilities[None]
@@ -246,7 +235,8 @@ class _Evaluation:
         for place, (candidate, layer) in enumerate(zip(merger.candidates, layers, strict=True)):
             for name, weighted in layer.direct_kernels().items():
                 for p, kernel in weighted:
-                    by_quantizer.setdefault(name, []).append((place, self._probability(candidate) * p, kernel))
+                    of_candidate = self.probabilities[candidate.block][candidate.index]
+                    by_quantizer.setdefault(name, []).append((place, of_candidate * p, kernel))
         output: Any = 0
         for name, terms in by_quantizer.items():
             places, factors, kernels = zip(*terms, strict=True)
@@ -292,12 +282,10 @@ class MixedChoiceBlock(MixedLayerChoice):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """``sum_k p_k candidate_k(x)``."""
-        x = args[0] if len(args) == 1 and not kwargs else None
-        if self.context.quantization.evaluation == "separate" or not isinstance(x, Tensor):
-            return super().forward(*args, **kwargs)
-        if x.dim() == 3:  # for convolutions a sample without its batch, for recurrent and linear layers a whole one
-            return self(x[None])[0] if self.first_layers() else super().forward(x)
-        return _Evaluation([self], x, self._computations).run()[0]
+        outputs = None
+        if len(args) == 1 and not kwargs:
+            outputs = _outputs([self], args[0], self._computations)
+        return super().forward(*args, **kwargs) if outputs is None else outputs[0]
 
 
 class MixedSharedInput(SupernetModule, SharedInput):
@@ -335,14 +323,19 @@ class MixedSharedInput(SupernetModule, SharedInput):
     def forward(self, x: Tensor) -> list[Tensor]:
         """The blocks' outputs, in their order."""
         blocks = [block for block in self.blocks if isinstance(block, MixedChoiceBlock)]
-        separate = self.context.quantization.evaluation == "separate" or not isinstance(x, Tensor)
-        if separate or len(blocks) < len(self.blocks):
-            return SharedInput.forward(self, x)
-        if x.dim() == 3:
-            if not any(block.first_layers() for block in blocks):
-                return SharedInput.forward(self, x)
-            return [output[0] for output in self(x[None])]
-        return _Evaluation(blocks, x, self._computations).run()
+        outputs = _outputs(blocks, x, self._computations) if len(blocks) == len(self.blocks) else None
+        return SharedInput.forward(self, x) if outputs is None else outputs
+
+
+def _outputs(blocks: Sequence[MixedChoiceBlock], x: Any, computations: dict[Any, _Computation]) -> list[Any] | None:
+    """Outputs of blocks that read one tensor; None where each of them, and each candidate, is computed by itself."""
+    if blocks[0].context.quantization.evaluation == "separate" or not isinstance(x, Tensor):
+        return None
+    if x.dim() == 3:  # for convolutions a sample without its batch, for recurrent and linear layers a whole one
+        if not any(block.first_layers() for block in blocks):
+            return None
+        return [output[0] for output in _Evaluation(blocks, x[None], computations).run()]
+    return _Evaluation(blocks, x, computations).run()
 
 
 def _readers(model: nn.Module) -> Iterator[list[MixedChoiceBlock]]:
@@ -369,12 +362,7 @@ def log_unmerged(model: nn.Module) -> None:
     if not _log.isEnabledFor(logging.DEBUG):
         return
     for blocks in _readers(model):
-        candidates = [
-            Candidate(place, index, block[name])
-            for place, block in enumerate(blocks)
-            for index, name in enumerate(block.names)
-        ]
-        for candidate in merge(candidates)[1]:
+        for candidate in merge(_candidates(blocks, [range(len(block.names)) for block in blocks]))[1]:
             block = blocks[candidate.block]
             _log.debug(
                 "candidate %r of block %r is computed on its own: %s",

@@ -144,11 +144,6 @@ def _merger(candidates: Sequence[Candidate]) -> Merger:
     return Merger(tuple(candidates), MergedShape(size, groups), starts)
 
 
-def _products(candidates: Sequence[Candidate]) -> int:
-    """Multiplications for one position of separate convolutions."""
-    return sum(cast(MixedQuantConv2d, candidate.only).weight.numel() for candidate in candidates)
-
-
 def merge(candidates: Sequence[Candidate]) -> tuple[list[Merger], list[Candidate]]:
     """Which candidates to merge, and which to compute on their own: what takes the fewest multiplications.
 
@@ -163,7 +158,8 @@ def merge(candidates: Sequence[Candidate]) -> tuple[list[Merger], list[Candidate
     mergers = []
     for singles in by_block.values():
         merger = _merger(singles)
-        if len(singles) > 1 and merger.products <= _products(singles):
+        separate = sum(cast(MixedQuantConv2d, candidate.only).weight.numel() for candidate in singles)
+        if len(singles) > 1 and merger.products <= separate:
             mergers.append(merger)
         else:
             alone += singles

@@ -40,7 +40,7 @@ class MixedArguments(SupernetModule, SharedVariants):
         for mutable in module.mutables:
             self.add_mutable(mutable)
         self._context = (context,)
-        self.values: dict[str, list[Any]] = _values(module)
+        self.values = {str(label): list(mutable.values) for label, mutable in module.simplify().items()}
         self.name = type(module).__name__
         tensor = next(itertools.chain(module.parameters(), module.buffers()), None)
         for variant in variants:
@@ -109,8 +109,3 @@ class MixedArguments(SupernetModule, SharedVariants):
 
     def _labels(self) -> list[str]:
         return list(self.values)
-
-
-def _values(module: Any) -> dict[str, list[Any]]:
-    """The values of every choice that a module's arguments depend on."""
-    return {str(label): list(mutable.values) for label, mutable in module.simplify().items()}

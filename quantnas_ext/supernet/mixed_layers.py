@@ -12,15 +12,7 @@ from torch.nn import functional as F
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.mutable_layers import MutableQuantConv2d, MutableQuantLinear, searched_precision
-from quantnas_ext.quantization import (
-    ACTIVATION_QUANTIZERS,
-    FULL_PRECISION_BITS,
-    WEIGHT_QUANTIZERS,
-    Precision,
-    QuantConv2d,
-    QuantLinear,
-    value_range,
-)
+from quantnas_ext.quantization import FULL_PRECISION_BITS, Precision, QuantConv2d, QuantLinear, value_range
 from quantnas_ext.quantization.noise.additive import add_noise, in_two_parts, kept_for_training
 from quantnas_ext.quantization.noise.convolution import Geometry, Noise, autocast_dtype, beside, noisy_conv2d
 from quantnas_ext.quantization.protocol import DEFAULT
@@ -52,10 +44,6 @@ class MixedQuantLayer(SupernetModule):
         self.precisions = [Precision.parse(value) for value in self.bits_choice.values]
         self.weight_kind: str = self.arguments["weight_quantizer"]
         self.activation_kind: str = self.arguments["activation_quantizer"]
-        for precision in self.precisions:  # or freezing would be the first to complain
-            WEIGHT_QUANTIZERS[self.weight_kind].check(precision.weight_bits, signed=True)
-            signed = self.arguments["signed"]
-            ACTIVATION_QUANTIZERS[self.activation_kind].check(precision.activation_bits, signed=signed)
         context.declare(self.bits_choice.label, self.precisions)
         self.row = context.distribution.rows[self.bits_choice.label]
         self._noisy_weights, self._noisy_inputs = context.is_noisy(self.bits_choice.label)
@@ -247,13 +235,8 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
         geometry: dict[str, Any] = {
             name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")
         }
-        super().__init__(
-            layer.in_channels,
-            layer.out_channels,
-            **geometry,
-            bias=layer.bias is not None,
-            padding_mode=layer.padding_mode,
-        )
+        others: dict[str, Any] = {"bias": layer.bias is not None, "padding_mode": layer.padding_mode}
+        super().__init__(layer.in_channels, layer.out_channels, **geometry, **others)
         self._take_over(layer, context)
         self._geometry = Geometry(**{name: value for name, value in geometry.items() if name != "kernel_size"})
 
@@ -284,12 +267,7 @@ class MixedQuantConv2d(MixedQuantLayer, nn.Conv2d):
 
 
 class MixedQuantLinear(MixedQuantLayer, nn.Linear):
-    """A linear layer of undecided precision; stands for ``MutableQuantLinear``.
-
-    Args:
-        layer: the mutable layer, whose parameters it takes over.
-        context: of the supernet.
-    """
+    """A linear layer of undecided precision, as ``MixedQuantConv2d``; stands for ``MutableQuantLinear``."""
 
     concrete = QuantLinear
     mutable = MutableQuantLinear

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from quantnas_ext.arguments import flag, name_among
-from quantnas_ext.quantization.noise.additive import NOISE_MIXTURES, NOISE_VARIANCE, NoiseDistribution, NoiseMixture
+from quantnas_ext.quantization.noise.additive import NoiseDistribution, NoiseMixture
 
 Mode = Literal["noise", "direct", "direct_separate", "none"]
 Evaluation = Literal["exact", "fast", "separate"]
@@ -14,7 +13,7 @@ Evaluation = Literal["exact", "fast", "separate"]
 
 @dataclass(frozen=True)
 class SearchQuantization:
-    """How a supernet imitates quantization, and how it computes its blocks.
+    """How a supernet imitates quantization, and how it computes its blocks: checked ``StrategyOptions``.
 
     Attributes:
         mode: ``"noise"``: additive noise of the size of the rounding error. ``"direct"``: every precision is computed
@@ -27,9 +26,6 @@ class SearchQuantization:
             candidates that are one convolution become one, and a second convolution, of the noise, gives each its own
             scale; mean and variance are those of separate candidates. ``"fast"``: one noise scale for all that read the
             input, see ``block_noise_scale``. ``"separate"``: one candidate after the other, each with its own noise.
-
-    Raises:
-        InputError: for an unknown name, or a ``masked`` that is neither True nor False.
     """
 
     mode: Mode = "noise"
@@ -37,13 +33,3 @@ class SearchQuantization:
     mixture: NoiseMixture = "rss"
     masked: bool = False
     evaluation: Evaluation = "exact"
-
-    def __post_init__(self) -> None:
-        for kind, value, known in (
-            ("quantization of a search", self.mode, get_args(Mode)),
-            ("quantization noise", self.noise, NOISE_VARIANCE),
-            ("noise mixture", self.mixture, NOISE_MIXTURES),
-            ("evaluation of blocks", self.evaluation, get_args(Evaluation)),
-        ):
-            name_among(kind, value, known)
-        object.__setattr__(self, "masked", flag("masked_noise", self.masked))

@@ -179,8 +179,9 @@ def test_a_search_refuses_bad_input_before_it_writes_anything(
     )
     with pytest.raises(SystemExit) as end:
         command_line.run(search.main)
-    error = capsys.readouterr().err
-    assert end.value.code == 2 and sentence in error and error.startswith("error: ") and error.count("\n") == 1
+    *notes, error = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and sentence in error and error.startswith("error: ")
+    assert all(note.startswith("note: ") for note in notes)
     assert not run.exists()
 
 

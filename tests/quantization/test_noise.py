@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from quantnas_ext.quantization import add_quantization_noise, mixture_noise_scale, value_range
-from quantnas_ext.quantization.noise.additive import NOISE_VARIANCE, relative_steps
+from quantnas_ext.quantization import mixture_noise_scale, value_range
+from quantnas_ext.quantization.noise.additive import NOISE_VARIANCE, add_noise, relative_steps, unit_noise_
+
+
+def noised(x: torch.Tensor, scale: torch.Tensor, distribution: str = "uniform") -> torch.Tensor:
+    return add_noise(x, scale, unit_noise_(torch.empty_like(x), distribution))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "gaussian"])
@@ -14,7 +18,7 @@ def test_noise_has_the_mean_and_variance_of_the_formula(bits: int, distribution:
     x = torch.rand(400_000) * 6 - 2
     step = (x.max() - x.min()) / (2**bits - 1)
     scale = value_range(x) * relative_steps([bits])[0]
-    noise = add_quantization_noise(x, scale, distribution) - x
+    noise = noised(x, scale, distribution) - x
     variance = NOISE_VARIANCE[distribution] * step**2
     assert noise.mean().abs() < 4 * (variance / x.numel()).sqrt()
     assert noise.var().item() == pytest.approx(variance.item(), rel=0.02)
@@ -26,10 +30,10 @@ def test_uniform_noise_of_a_mixture_has_the_variance_of_separately_noised_tensor
     torch.manual_seed(0)
     x, p, bits = torch.randn(300_000), torch.tensor([0.2, 0.5, 0.3]), [2, 4, 8]
     steps = value_range(x) * relative_steps(bits)
-    separate = sum(w * add_quantization_noise(x, step) for w, step in zip(p, steps, strict=True)) - x
-    together = add_quantization_noise(x, mixture_noise_scale(p, steps)) - x
+    separate = sum(w * noised(x, step) for w, step in zip(p, steps, strict=True)) - x
+    together = noised(x, mixture_noise_scale(p, steps)) - x
     assert together.var().item() == pytest.approx(separate.var().item(), rel=0.02)
-    power = add_quantization_noise(x, mixture_noise_scale(p, steps, "power")) - x
+    power = noised(x, mixture_noise_scale(p, steps, "power")) - x
     assert power.var().item() == pytest.approx((p * steps.square()).sum().item() / 12, rel=0.02)
 
 
@@ -51,6 +55,6 @@ def test_all_weight_on_32_bits_is_silent_and_its_gradient_is_zero_not_nan(mixtur
     p = torch.tensor([0.0, 1.0], requires_grad=True)
     scale = mixture_noise_scale(p, relative_steps([4, 32]), mixture)
     x = torch.randn(100)
-    assert torch.equal(add_quantization_noise(x, scale), x)
+    assert torch.equal(noised(x, scale), x)
     (gradient,) = torch.autograd.grad(scale, p)
     assert torch.equal(gradient, torch.zeros(2))

@@ -43,8 +43,9 @@ from quantnas_ext.sr.training.basicsr_options import (
     write_options,
 )
 from quantnas_ext.sr.training.model import QuantNASModel
+from quantnas_ext.sr.weights.weight_files import save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import load_weights, save_weights
+from quantnas_ext.sr.weights.weight_loading import load_weights
 
 
 @register_quantizer("pact")
@@ -140,7 +141,7 @@ def test_it_goes_from_the_search_to_the_trained_and_tiled_network(
     torch.manual_seed(0)
     space, strategy = build_space("sr_basic", arguments), QuantNAS(quantization=quantization)
     evaluator = AccelerateEvaluator(
-        tiny_data(), tiny_data(), epochs=2, steps_per_epoch=3, batch_size=2, learning_rate=1e-2
+        tiny_data(), tiny_data(), epochs=2, steps_per_epoch=3, batch_size=2, weight_learning_rate=1e-2
     )
     sample = run_experiment(space, evaluator, strategy, tmp_path / "nni")
     derived = strategy.supernet.freeze(sample)

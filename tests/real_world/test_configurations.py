@@ -102,25 +102,25 @@ def test_a_relative_path_that_is_not_there_says_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from quantnas_ext.architecture import Architecture
-    from quantnas_ext.sr.data.folders import check_dataset_folder
+    from quantnas_ext.sr.data.dataset_layout import dataset_pairs
     from quantnas_ext.sr.data.images import list_images, read_image
     from quantnas_ext.sr.evaluation.score_files import check_new_file
-    from quantnas_ext.sr.weights.weight_loading import read_weights
+    from quantnas_ext.sr.weights.weight_files import read_weight_file
 
     monkeypatch.chdir(tmp_path)
     looks = [
         lambda: load_config("data/my.yaml"),
         lambda: Architecture.load("data/a.yaml"),
-        lambda: check_dataset_folder("data/mine", 2),
+        lambda: len(dataset_pairs("data/mine", 2)),
         lambda: list_images("data"),
         lambda: read_image("data/a.png"),
         lambda: check_new_file("data/a.json"),
-        lambda: read_weights("data/w.safetensors"),
+        lambda: read_weight_file("data/w.safetensors").weights,
     ]
     for look in looks:
         with pytest.raises(InputError) as caught:
             look()
         assert f"(relative to the working directory '{tmp_path}')" in str(caught.value)
     with pytest.raises(InputError) as caught:
-        check_dataset_folder(tmp_path / "data", 2)
+        len(dataset_pairs(tmp_path / "data", 2))
     assert "working directory" not in str(caught.value)

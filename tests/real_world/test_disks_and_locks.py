@@ -33,7 +33,7 @@ from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import write_png
 from quantnas_ext.sr.evaluation.score_files import check_new_file, write_json
 from quantnas_ext.sr.training.basicsr_options import write_options
-from quantnas_ext.sr.weights.weight_loading import read_weights, save_weights
+from quantnas_ext.sr.weights.weight_files import read_weight_file, save_weights
 
 LIMIT = 256  # bytes that a file may have on the "full" disk of these tests
 
@@ -220,4 +220,4 @@ def test_an_interrupted_writer_leaves_the_earlier_file_and_nothing_else(tmp_path
         raise KeyboardInterrupt
     assert load_checkpoint(tmp_path / "search.ckpt") == {"step": 1} and len(list(tmp_path.iterdir())) == 1
     save_weights({"weight": torch.ones(2)}, tmp_path / "network.safetensors")
-    assert torch.equal(read_weights(tmp_path / "network.safetensors")["weight"], torch.ones(2))
+    assert torch.equal(read_weight_file(tmp_path / "network.safetensors").weights["weight"], torch.ones(2))

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin, features
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.data.images import image_headers, image_size, read_image, read_picture
+from quantnas_ext.sr.data.image_files import read_header
+from quantnas_ext.sr.data.images import image_headers, read_image, read_picture
 
 SUFFIXES = ["png", "jpg", "webp", "gif", "bmp", "tif", "jp2", "ppm", "tga"] + ["avif"] * features.check("avif")
 OPTIONS = {"tif": {"compression": "tiff_lzw"}, "webp": {"lossless": True}}
@@ -26,6 +27,12 @@ def photo() -> np.ndarray:
     y, x = np.mgrid[:40, :56]
     smooth = np.stack([4 * x, 6 * y, 255 - 2 * (x + y)], axis=-1)
     return (smooth + rng.integers(-9, 9, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height by the header alone."""
+    header = read_header(path)
+    return header.width, header.height
 
 
 def encoded(image: Image.Image | np.ndarray, suffix: str, **options: object) -> bytes:

@@ -18,7 +18,7 @@ from quantnas_ext.sr.data import decoding
 from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
 from quantnas_ext.sr.data.degradation import downscale
 from quantnas_ext.sr.data.evaluation_pairs import EvaluationPairs
-from quantnas_ext.sr.data.folders import check_dataset_folder, prepare_dataset_folder
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import list_images, read_image
 from quantnas_ext.sr.data.patches import PatchDataset
 from quantnas_ext.sr.training.basicsr_datasets import PairedFoldersDataset, WholeImagesDataset
@@ -82,7 +82,7 @@ def test_every_format_counts_and_what_is_left_out_is_named(tmp_path: Path, capsy
         f"note: left out in '{tmp_path}', subfolders: more",
     ]
     folder = prepare_dataset_folder(tmp_path, tmp_path / "data", 2)
-    assert check_dataset_folder(folder, 2) == len(names)
+    assert len(dataset_pairs(folder, 2)) == len(names)
     assert len(EvaluationPairs(tmp_path, 2)) == len(names)
 
 
@@ -105,8 +105,8 @@ def test_photographs_sorted_into_subfolders_are_found_on_request(tmp_path: Path)
         list_images(source / "2024")
     shutil.copytree(folder / "HR", folder / "HR" / "inner")
     shutil.copytree(folder / "LRx2", folder / "LRx2" / "inner")
-    assert check_dataset_folder(folder, 2) == 3
-    assert check_dataset_folder(folder, 2, layout=DatasetLayout(nested=True)) == 6
+    assert len(dataset_pairs(folder, 2)) == 3
+    assert len(dataset_pairs(folder, 2, layout=DatasetLayout(nested=True))) == 6
 
 
 def test_div2k_is_used_as_it_is_unpacked(div2k: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,11 +189,11 @@ def test_one_damaged_image_of_a_set_is_named_at_the_start(side: str, suffix: str
         high = photo(number)
         write(tmp_path / "data" / "HR" / f"{number}.{suffix}", high)
         write(tmp_path / "data" / "LRx2" / f"{number}.{suffix}", downscale(high, 2))
-    assert check_dataset_folder(tmp_path / "data", 2, 16) == 3
+    assert len(dataset_pairs(tmp_path / "data", 2, 16)) == 3
     cut_short(tmp_path / "data" / side / f"1.{suffix}")
     reason = f"{side}/1.{suffix}' cannot be read"
     with pytest.raises(InputError, match=reason):
-        check_dataset_folder(tmp_path / "data", 2, 16)
+        len(dataset_pairs(tmp_path / "data", 2, 16))
     with pytest.raises(InputError, match=reason):
         EvaluationPairs(tmp_path / "data" / side, 2)
 

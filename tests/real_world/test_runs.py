@@ -19,9 +19,9 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.runs.config import load_config, save_config
 from quantnas_ext.runs.history import SearchHistory
 from quantnas_ext.runs.run_folder import RunFolder, TrainingFolder
-from quantnas_ext.runs.run_identity import check_same_search, check_same_training
+from quantnas_ext.runs.run_identity import check_same_run
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
-from quantnas_ext.sr.weights.weight_loading import save_weights
+from quantnas_ext.sr.weights.weight_files import save_weights
 from recipes import demo, evaluate, search
 
 CONFIG = {
@@ -143,22 +143,22 @@ def test_images_and_files_are_compared_by_what_they_are(project: Path, tmp_path:
     copied = Path(shutil.copytree(project / "data", tmp_path / "copied"))
     shutil.copy(project / "whole" / "architecture.yaml", tmp_path / "same.yaml")
     same = load_config(project / "my.yaml", [f"data.train=[{copied}/]", f"search.operations={tmp_path}/same.yaml"])
-    check_same_search(RunFolder(tmp_path / "run"), same)
+    check_same_run(RunFolder(tmp_path / "run"), same)
     (copied / "HR" / "a.png").write_bytes(b"other")
     with pytest.raises(InputError, match="'data.train' is"):
-        check_same_search(RunFolder(tmp_path / "run"), same)
+        check_same_run(RunFolder(tmp_path / "run"), same)
     (tmp_path / "same.yaml").write_text("another architecture")
     with pytest.raises(InputError, match="'search.operations' is"):
-        check_same_search(
+        check_same_run(
             RunFolder(tmp_path / "run"), load_config(project / "my.yaml", [f"search.operations={tmp_path}/same.yaml"])
         )
 
 
 def test_arguments_of_a_space_that_equal_its_defaults_are_no_difference(project: Path, tmp_path: Path) -> None:
     save_config(load_config(project / "my.yaml"), tmp_path / "config.yaml")
-    check_same_search(RunFolder(tmp_path), load_config(project / "my.yaml", ["space.arguments.share_cells=true"]))
+    check_same_run(RunFolder(tmp_path), load_config(project / "my.yaml", ["space.arguments.share_cells=true"]))
     with pytest.raises(InputError, match="'space.arguments.share_cells' is True there and False here"):
-        check_same_search(RunFolder(tmp_path), load_config(project / "my.yaml", ["space.arguments.share_cells=false"]))
+        check_same_run(RunFolder(tmp_path), load_config(project / "my.yaml", ["space.arguments.share_cells=false"]))
 
 
 def test_a_training_is_compared_by_what_it_depends_on(project: Path, tmp_path: Path) -> None:
@@ -167,10 +167,10 @@ def test_a_training_is_compared_by_what_it_depends_on(project: Path, tmp_path: P
     config = dataclasses.replace(config, data=prepared)
     save_config(config, tmp_path / "config.yaml")
     others = ["search.entropy=0.5", "train.validate_every=9", "data.patch=10", "data.photographs=/elsewhere"]
-    check_same_training(TrainingFolder(tmp_path), load_config(project / "my.yaml", [*others, "data.train=[]"]))
+    check_same_run(TrainingFolder(tmp_path), load_config(project / "my.yaml", [*others, "data.train=[]"]))
     with pytest.raises(InputError, match="'train.iterations' is 4 there and 5 here"):
         changes = ["data.photographs=photos", "data.train=[]", "train.iterations=5"]
-        check_same_training(TrainingFolder(tmp_path), load_config(project / "my.yaml", changes))
+        check_same_run(TrainingFolder(tmp_path), load_config(project / "my.yaml", changes))
 
 
 def test_the_demo_goes_on_with_a_moved_run_and_refuses_a_training_of_another_length(

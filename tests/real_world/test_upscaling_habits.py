@@ -15,8 +15,8 @@ from skimage import data
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.data.images import image_to_tensor, read_picture, write_png
+from quantnas_ext.sr.weights.weight_files import save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import save_weights
 from recipes import upscale
 
 PHOTOGRAPH = data.coffee()[100:221, 200:343]
@@ -99,6 +99,6 @@ def test_too_little_memory_is_a_sentence(network: list[str], monkeypatch: pytest
             "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"
         )
 
-    monkeypatch.setattr(upscale, "upscale_picture", fails)
+    monkeypatch.setattr("quantnas_ext.sr.evaluation.upscaling.upscale_picture", fails)
     with pytest.raises(InputError, match="memory does not suffice to enlarge 'photograph.png'; give a smaller --tile"):
         upscale.main([*network, "photograph.png", "--out", "new", "--tile", "0"])

@@ -16,9 +16,8 @@ from quantnas_ext.quantization import initial_step, quantized_layers, without_ob
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import write_png
 from quantnas_ext.sr.training.arch import QuantNASNetwork, trained_network
-from quantnas_ext.sr.weights.weight_files import IDENTITY_KEY, read_weight_file
+from quantnas_ext.sr.weights.weight_files import IDENTITY_KEY, read_weight_file, save_weights
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
-from quantnas_ext.sr.weights.weight_loading import read_weights, save_weights
 from recipes import evaluate, train, upscale
 
 BLOCKS = ("head_0", "head_1", "body_0", "body_1", "body_skip", "upsample_0", "tail_0", "tail_1")
@@ -90,7 +89,7 @@ def test_weights_of_a_network_with_the_same_tensors_are_refused(case: str, image
     theirs, own, reason = SAME_TENSORS[case]
     _, weights = save(theirs, tmp_path / "theirs")
     architecture, mine = save(own, tmp_path / "own")
-    assert read_weights(weights).keys() == read_weights(mine).keys()
+    assert read_weight_file(weights).weights.keys() == read_weight_file(mine).weights.keys()
     network = ["--architecture", architecture, "--weights", weights]
     for recipe, words in ((evaluate, ["--data", f"a={images}"]), (upscale, [str(images), "--out", "unmade"])):
         with pytest.raises(InputError, match=reason):
@@ -122,7 +121,7 @@ def test_training_from_weights_at_other_bits_starts_their_steps_anew_and_says_so
     assert "(supernet's, calibrated) belong to other precisions (layer head.0.1: 8 bits in the file and 4 bits" in said
     assert said.count("quantization steps start anew") == 1
     start = read_weight_file(run / "initial.safetensors")
-    found = read_weights(weights)
+    found = read_weight_file(weights).weights
     for key, value in start.weights.items():
         if key.endswith("weight_quantizer.log_step"):
             weight = found[key.replace("weight_quantizer.log_step", "weight")]
@@ -153,10 +152,11 @@ def test_old_files_without_an_identity_are_told_by_their_steps(theirs: int, own:
     network, lines = trained_network(architecture, mine)
     assert len(lines) == 1 and "do not say which network they belong to" in lines[0]
     kept = without_observation(network.state_dict())
-    assert all(torch.equal(value, read_weights(mine)[key]) for key, value in kept.items())
+    assert all(torch.equal(value, read_weight_file(mine).weights[key]) for key, value in kept.items())
     # Training moves steps and weights apart; a factor of two is no other number of bits.
     drifted = {
-        key: v + 0.69 if key.endswith("weight_quantizer.log_step") else v for key, v in read_weights(mine).items()
+        key: v + 0.69 if key.endswith("weight_quantizer.log_step") else v
+        for key, v in read_weight_file(mine).weights.items()
     }
     save_weights(drifted, mine)
     trained_network(architecture, mine)
@@ -197,7 +197,7 @@ def test_checkpoints_of_basicsr_are_taken_where_safetensors_are(run: Path, image
 
 def test_a_moving_average_is_preferred(tmp_path: Path) -> None:
     architecture, weights = save(basic(8), tmp_path / "own")
-    state = read_weights(weights)
+    state = read_weight_file(weights).weights
     average = {f"module.{key}": value.clone() for key, value in state.items()}
     average["module.head.0.1.weight"] *= 1.5
     torch.save({"params": state, "params_ema": average}, tmp_path / "net_g_1.pth")
@@ -246,7 +246,7 @@ def test_files_that_are_no_weights_are_refused_and_run_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     architecture, weights = save(basic(8), tmp_path / "own")
-    state = read_weights(weights)
+    state = read_weight_file(weights).weights
     torch.save({"params": state, "more": _Hostile()}, "hostile.pth")
     torch.save({"params": state, "more": _Hostile()}, "legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"params": state}, "cut.pth")
@@ -277,7 +277,7 @@ def test_pretrained_weights_of_other_bits_do_not_come_in_through_basicsr(run: Pa
     from quantnas_ext.sr.training.final_training import train as train_by_options
 
     _, weights = save(basic(4), tmp_path / "four", identity=False)
-    torch.save({"params": read_weights(weights)}, tmp_path / "four.pth")
+    torch.save({"params": read_weight_file(weights).weights}, tmp_path / "four.pth")
     shutil.copy(run / "options.yml", tmp_path / "options.yml")
     options = ["-opt", str(tmp_path / "options.yml"), "--force_yml"]
     with pytest.raises(InputError, match="4 bits in the file and 8 bits in the architecture"):

@@ -17,10 +17,11 @@ from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.nn import Add, MutableQuantConv2d
 from quantnas_ext.reporting import probabilities
 from quantnas_ext.reporting.candidates import Candidate, chosen_candidates
-from quantnas_ext.reporting.distributions import candidate_name, distributions_figure, plot_distributions
-from quantnas_ext.reporting.drawing import architecture_figure, draw_architecture
+from quantnas_ext.reporting.distributions import candidate_name, distributions_figure
+from quantnas_ext.reporting.drawing import architecture_figure
+from quantnas_ext.reporting.figures import save_figure
 from quantnas_ext.reporting.probabilities import block_probabilities, most_entropy
-from quantnas_ext.reporting.progress import plot_search
+from quantnas_ext.reporting.progress import search_figure
 from quantnas_ext.runs.history import SearchHistory
 from quantnas_ext.search.experiment import run_experiment
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
@@ -70,16 +71,16 @@ def test_a_search_of_any_space_is_plotted_and_drawn(kind: type[ModelSpace], chan
     chosen = chosen_candidates(distribution.tree, sample)
     for label, confidence in distribution.confidences().items():
         block = blocks[label]
-        np.testing.assert_allclose(block.probabilities.sum(axis=1), 1)
+        np.testing.assert_allclose(block.probabilities.sum(axis=1), 1, rtol=1e-6)
         assert block.probabilities[-1].max() == pytest.approx(confidence, rel=1e-5)
         if label in chosen:  # a shared precision of candidates that lost is not
             likeliest = block.candidates[block.chosen]
             assert likeliest.operation == chosen[label].operation
             assert set(likeliest.precisions) <= set(chosen[label].precisions)
     assert most_entropy(history) == pytest.approx(sum(math.log(len(block.candidates)) for block in blocks.values()))
-    plot_distributions(history, tmp_path / "distributions.png")
-    plot_search(history, tmp_path / "search.png")
-    draw_architecture(STAGES[kind], chosen, tmp_path / "architecture.png", ends=("input", "output"))
+    save_figure(distributions_figure(history), tmp_path / "distributions.png")
+    save_figure(search_figure(history), tmp_path / "search.png")
+    save_figure(architecture_figure(STAGES[kind], chosen, ends=("input", "output")), tmp_path / "architecture.png")
     assert len(distributions_figure(history).axes) == len(blocks)
 
 

@@ -147,8 +147,7 @@ def test_the_target_leads_from_the_start_to_the_budget_in_three_quarters_of_the_
     assert ratios[[0, 29]].max() < 0.01 and ratios.max() < 0.06  # no jump anywhere
 
 
-@pytest.mark.parametrize("size", [1e-3, 1e3])
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize(("share", "size"), [(0.1, 1e3), (0.3, 1e-3), (0.6, 1e3)])
 def test_on_a_loss_of_known_optimum_costs_follow_their_target_and_the_best_is_found(share: float, size: float) -> None:
     """Cheap options of great worth among costly ones, which a budget that pushes everything down loses."""
     model = tiny_space()
@@ -161,8 +160,8 @@ def test_on_a_loss_of_known_optimum_costs_follow_their_target_and_the_best_is_fo
     for label in worth:
         if label.startswith("head_0__"):  # the first layer at 8 bits, which costs little
             worth[label] = torch.tensor([0.0, 3.0])
-    optimizer = architecture_optimizer(distribution, 0.05)
-    steps, multipliers = 300, objective.multipliers
+    optimizer = architecture_optimizer(distribution, 0.1)
+    steps, multipliers = 150, objective.multipliers
     assert multipliers is not None
     for step in range(steps):
         draw = distribution.draw()
@@ -173,7 +172,8 @@ def test_on_a_loss_of_known_optimum_costs_follow_their_target_and_the_best_is_fo
         loss.backward()
         optimizer.step()
         objective.update(1 / steps)
-        expected = objective.expected_costs(distribution.softmax())["bitops"]
+        with torch.no_grad():
+            expected = objective.expected_costs(distribution.softmax())["bitops"]
         assert 0.95 * 0.95 * multipliers.targets().item() < expected < 1.03 * multipliers.targets().item()
     assert 0.95 * maximum <= expected <= 1.01 * maximum
 

@@ -16,7 +16,7 @@ from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SPACES, build_space, check_input_side
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import write_png
-from quantnas_ext.sr.weights.weight_loading import save_weights
+from quantnas_ext.sr.weights.weight_files import save_weights
 from recipes import evaluate, search, train, upscale
 
 FEW: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from skimage import data
 
 from quantnas_ext.architecture import Architecture
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
-from quantnas_ext.sr.weights.weight_loading import save_weights
+from quantnas_ext.sr.weights.weight_files import save_weights
 
 ROOT = Path(__file__).parents[2]
 SCALE = 2

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.evaluation.comparison import comparison_figure, comparison_picture, telling_region
+from quantnas_ext.reporting.figures import save_figure
+from quantnas_ext.sr.evaluation.comparison import comparison_figure, telling_region
 
 
 def photograph(height, width, seed):
@@ -23,7 +24,7 @@ def columns(sizes=((60, 80), (90, 70)), scale=2):
 
 def test_every_pixel_of_a_crop_is_an_equal_square_of_the_picture(tmp_path):
     given = columns()
-    path = comparison_picture(given, tmp_path / "picture.png", crop=48)
+    path = save_figure(comparison_figure(given, crop=48), tmp_path / "picture.png")
     picture = np.array(Image.open(path).convert("RGB"))
     axes = comparison_figure(given, crop=48).axes
     assert len(axes) == 2 * 5
@@ -112,5 +113,5 @@ def test_images_that_do_not_fit_are_named_and_nothing_is_written(tmp_path, spoil
     given = columns()
     spoil(given)
     with pytest.raises(InputError, match=named):
-        comparison_picture(given, tmp_path / "picture.png")
+        save_figure(comparison_figure(given), tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())

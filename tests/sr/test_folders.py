@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.sr.data.dataset_layout import dataset_pairs
 from quantnas_ext.sr.data.degradation import crop_to_multiple, downscale
-from quantnas_ext.sr.data.folders import check_dataset_folder, prepare_dataset_folder
+from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import list_images, read_image, write_png
 
 
@@ -17,7 +18,7 @@ def test_whole_images_are_cropped_to_the_scale_and_reduced(
     hr_folder: Path, photographs: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     folder = prepare_dataset_folder(hr_folder, tmp_path / "data", 4)
-    assert check_dataset_folder(folder, 4, patch=30) == 3
+    assert len(dataset_pairs(folder, 4, patch=30)) == 3
     for name, image in photographs.items():
         high = crop_to_multiple(image, 4)
         assert np.array_equal(read_image(folder / "HR" / f"{name}.png"), high)
@@ -112,7 +113,7 @@ def test_dataset_folders_that_cannot_be_trained_on_are_refused(
     hr_folder: Path, tmp_path: Path, damage: Callable[[Path], object], reason: str
 ) -> None:
     folder = prepare_dataset_folder(hr_folder, tmp_path / "data", 2)
-    assert check_dataset_folder(folder, 2, patch=32) == 3
+    assert len(dataset_pairs(folder, 2, patch=32)) == 3
     damage(folder)
     with pytest.raises(InputError, match=reason):
-        check_dataset_folder(folder, 2, patch=32)
+        len(dataset_pairs(folder, 2, patch=32))

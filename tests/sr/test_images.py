@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.sr.data.images import image_size, list_images, read_image, read_picture, tensor_to_image, write_png
+from quantnas_ext.sr.data.image_files import read_header
+from quantnas_ext.sr.data.images import list_images, read_image, read_picture, tensor_to_image, write_png
 
 
 def test_every_kind_of_image_becomes_8_bit_rgb(photographs: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -41,7 +42,8 @@ def test_a_turned_photograph_is_read_upright(photographs: dict[str, np.ndarray],
     Image.fromarray(photographs["coffee"]).save(tmp_path / "turned.png", exif=exif)
     upright = np.rot90(photographs["coffee"], -1)
     assert np.array_equal(read_image(tmp_path / "turned.png"), upright)
-    assert image_size(tmp_path / "turned.png") == (upright.shape[1], upright.shape[0])
+    header = read_header(tmp_path / "turned.png")
+    assert (header.width, header.height) == (upright.shape[1], upright.shape[0])
 
 
 def test_unusable_images_are_named(photographs: dict[str, np.ndarray], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from quantnas_ext.sr.data.images import read_picture
 from quantnas_ext.sr.evaluation.metrics import evaluate_folder
 from quantnas_ext.sr.training.arch import QuantNASNetwork
 from quantnas_ext.sr.training.final_training import train
-from quantnas_ext.sr.weights.weight_loading import read_weights
+from quantnas_ext.sr.weights.weight_files import read_weight_file
 
 Recipe = Callable[[str], Callable[[list[str]], None]]
 
@@ -83,7 +83,9 @@ def test_a_run_folder_holds_everything(run: Path, architecture: Architecture, hr
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(run: Path, start: Callable[..., Path]) -> None:
-    first, again, other = (read_weights(folder / "network.safetensors") for folder in (run, start(), start("seed=6")))
+    first, again, other = (
+        read_weight_file(folder / "network.safetensors").weights for folder in (run, start(), start("seed=6"))
+    )
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
     assert "Start training" in (run / "train.log").read_text()
@@ -110,7 +112,7 @@ def test_a_training_goes_on_by_hand_where_it_was_cut_short(
     assert "Resuming training from epoch: 0, iter: 4." in log
     assert (cut / "experiments" / "train" / "training_states" / "8.state").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
-    resumed, whole = (read_weights(folder / "network.safetensors") for folder in (cut, run))
+    resumed, whole = (read_weight_file(folder / "network.safetensors").weights for folder in (cut, run))
     assert all(value for key, value in resumed.items() if key.endswith("started"))
     # Other crops after the interruption, hence near and not equal.
     distance = max((resumed[key] - whole[key]).abs().max() for key in whole if key.endswith("weight"))
@@ -132,7 +134,7 @@ def test_two_processes_train_together(run: Path, tmp_path: Path, environment: di
     assert done.stdout.count("trained weights") == 1
     log = (tmp_path / "train.log").read_text()
     assert "world_size: 2" in log and log.count("End of training") == 1
-    weights, alone = (read_weights(folder / "network.safetensors") for folder in (tmp_path, run))
+    weights, alone = (read_weight_file(folder / "network.safetensors").weights for folder in (tmp_path, run))
     assert all(value for key, value in weights.items() if key.endswith("started"))
     assert not all(torch.equal(weights[key], alone[key]) for key in alone)  # twice the crops in each iteration
 
@@ -140,17 +142,17 @@ def test_two_processes_train_together(run: Path, tmp_path: Path, environment: di
 def test_the_supernet_s_weights_are_the_start_in_found_and_in_full_precision(
     start: Callable[..., Path], search_folder: Path
 ) -> None:
-    found = read_weights(search_folder / "weights.safetensors")
+    found = read_weight_file(search_folder / "weights.safetensors").weights
     standing_still = (
         "train.from_supernet=true",
         "train.iterations=1",
         "train.full_precision_iterations=0",
         "train.learning_rate=1e-12",
     )
-    quantized = read_weights(start(*standing_still) / "network.safetensors")
+    quantized = read_weight_file(start(*standing_still) / "network.safetensors").weights
     assert all(torch.allclose(quantized[key], found[key]) for key in found)
     run = start(*standing_still, "train.precision=32")
-    full_precision = read_weights(run / "network.safetensors")
+    full_precision = read_weight_file(run / "network.safetensors").weights
     assert full_precision.keys() < found.keys()
     assert all(torch.allclose(value, found[key]) for key, value in full_precision.items())
     cost = Architecture.load(run / "architecture.yaml").cost

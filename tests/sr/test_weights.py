@@ -9,7 +9,7 @@ from quantnas_ext.architecture import Architecture
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import set_quantization
 from quantnas_ext.sr.training.arch import QuantNASNetwork
-from quantnas_ext.sr.weights.weight_loading import read_weights, save_weights
+from quantnas_ext.sr.weights.weight_files import read_weight_file, save_weights
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_loaded_weights_give_the_saved_network_s_output(search_folder: Path, bat
     architecture, weights = str(search_folder / "architecture.yaml"), str(search_folder / "weights.safetensors")
     network = QuantNASNetwork(architecture, weights=weights)
     state = network.state_dict()
-    assert all(torch.equal(state[key], value) for key, value in read_weights(weights).items())
+    assert all(torch.equal(state[key], value) for key, value in read_weight_file(weights).weights.items())
     again = QuantNASNetwork(architecture, weights=weights)
     assert torch.equal(network(batch), again(batch)) and network.scale == 2
     assert not torch.equal(network(batch), QuantNASNetwork(architecture)(batch))
@@ -40,7 +40,7 @@ def test_steps_of_another_precision_start_anew(search_folder: Path, tmp_path: Pa
     architecture, weights = str(search_folder / "architecture.yaml"), str(search_folder / "weights.safetensors")
     narrow = QuantNASNetwork(architecture, precision=4, weights=weights)
     steps = {key: value for key, value in narrow.state_dict().items() if key.endswith("weight_quantizer.log_step")}
-    found = read_weights(weights)
+    found = read_weight_file(weights).weights
     same = {key for key, value in steps.items() if torch.allclose(value, found[key])}
     # Steps depend on the weights and the bits alone, and three blocks had 4 bits already.
     assert len(steps) == 8 and len(same) == 3
@@ -59,7 +59,7 @@ def test_foreign_and_damaged_weights_are_refused(
     architecture: Architecture, search_folder: Path, tmp_path: Path
 ) -> None:
     file = search_folder / "architecture.yaml"
-    weights = read_weights(search_folder / "weights.safetensors")
+    weights = read_weight_file(search_folder / "weights.safetensors").weights
     key = next(iter(weights))
     variants = {
         "lacking": {name: value for name, value in weights.items() if name != key},
@@ -81,4 +81,4 @@ def test_foreign_and_damaged_weights_are_refused(
 def test_saved_tensors_may_share_memory_and_be_laid_out_channels_last(tmp_path: Path) -> None:
     weight = torch.rand(4, 3, 3, 3).to(memory_format=torch.channels_last)
     save_weights({"a": weight, "b": weight}, tmp_path / "weights")
-    assert torch.equal(read_weights(tmp_path / "weights")["b"], weight)
+    assert torch.equal(read_weight_file(tmp_path / "weights").weights["b"], weight)

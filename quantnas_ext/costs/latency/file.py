@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantnas_ext.errors import InputError, shown
-from quantnas_ext.files.paths import seen_from
+from quantnas_ext.files.paths import is_file, seen_from
 
 FORMAT = "quantnas-latency"
 VERSION = 1
@@ -28,11 +28,7 @@ def read_latency_file(path: Path) -> dict[str, Any]:
     Raises:
         InputError: when the file is missing, damaged, of another version or no latency table.
     """
-    try:
-        exists = path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        exists = False
-    if not exists:
+    if not is_file(path):
         raise InputError(
             f"latency table '{path}' does not exist{seen_from(path)}; make it with recipes/measure_latency.py"
         )

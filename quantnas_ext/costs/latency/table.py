@@ -141,7 +141,9 @@ class LatencyTable(Cost):
         """
         content = read_latency_file(Path(path))
         machine = Machine(**content["machine"])
-        here = Machine.at_hand(torch.device(machine.device.partition(":")[0])) if _has(machine.device) else None
+        kind = machine.device.partition(":")[0]
+        there_is = kind == "cpu" or (kind == "cuda" and torch.cuda.is_available())
+        here = Machine.at_hand(torch.device(kind)) if there_is else None
         differences = [f"device {machine.device!r}, which is not here"] if here is None else machine.differences(here)
         if differences:
             raise InputError(
@@ -154,12 +156,6 @@ class LatencyTable(Cost):
             space=content["space"],
             times=tuple((frozenset(entry["choices"].items()), entry["milliseconds"]) for entry in content["times"]),
         )
-
-
-def _has(device: str) -> bool:
-    """Whether there is a device of that kind."""
-    kind = device.partition(":")[0]
-    return kind == "cpu" or (kind == "cuda" and torch.cuda.is_available())
 
 
 def _content(table: LatencyTable) -> dict[str, Any]:

@@ -20,7 +20,6 @@ NoiseDistribution = Literal["uniform", "gaussian"]
 NoiseMixture = Literal["rss", "power"]
 
 NOISE_VARIANCE: dict[str, float] = {"uniform": 1.0 / 12.0, "gaussian": 1.0 / 4.0}
-NOISE_MIXTURES: tuple[str, ...] = ("rss", "power")
 
 
 def relative_steps(bits: Sequence[int]) -> Tensor:
@@ -154,21 +153,3 @@ def add_noise(x: Tensor, scale: Tensor, noise: Tensor, *, masked: bool = False, 
     if scale.dtype != x.dtype:
         scale = scale.to(x.dtype)
     return x.addcmul_(noise, scale) if in_place else torch.addcmul(x, noise, scale)
-
-
-def add_quantization_noise(
-    x: Tensor, scale: Tensor, distribution: NoiseDistribution = "uniform", *, masked: bool = False
-) -> Tensor:
-    """``x + scale * e`` with fresh independent noise for every element.
-
-    Args:
-        x: any shape.
-        scale: scalar step in the units of ``x`` (see ``mixture_noise_scale`` and ``value_range``).
-        distribution: ``"uniform"`` on [-1/2, 1/2] or ``"gaussian"`` with standard deviation 1/2.
-        masked: leave zeros as they are.
-
-    Returns:
-        As ``add_noise``. ``e`` carries no gradient; ``x`` and ``scale`` do.
-    """
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return add_noise(x, scale, unit_noise_(torch.empty_like(x, dtype=dtype), distribution), masked=masked)

@@ -8,14 +8,7 @@ import random
 import torch
 from torch import Tensor
 
-from quantnas_ext.errors import unknown_name
-from quantnas_ext.quantization.noise.additive import (
-    NOISE_VARIANCE,
-    NoiseDistribution,
-    is_dense,
-    kept_for_training,
-    unit_noise_,
-)
+from quantnas_ext.quantization.noise.additive import NoiseDistribution, is_dense, kept_for_training, unit_noise_
 
 CHUNK = 2**16
 """Numbers that are renewed together."""
@@ -49,14 +42,9 @@ class NoiseBank:
 
     Args:
         distribution: ``"uniform"`` on [-1/2, 1/2] or ``"gaussian"`` with standard deviation 1/2.
-
-    Raises:
-        InputError: for an unknown distribution.
     """
 
     def __init__(self, distribution: NoiseDistribution = "uniform") -> None:
-        if distribution not in NOISE_VARIANCE:
-            raise unknown_name("quantization noise", distribution, NOISE_VARIANCE)
         self.distribution = distribution
         self._buffers: dict[torch.device, Tensor] = {}
         self._renewed: dict[torch.device, dict[int, int]] = {}

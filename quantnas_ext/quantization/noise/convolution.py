@@ -232,13 +232,9 @@ def _noisy_weight(weight: Tensor, ctx: Any) -> Tensor:
     return weight if noise is None else _of_dtype(add_noise(weight, noise.step, noise.unit), weight.dtype)
 
 
-def _of_sums(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Sum of products, a float32 scalar at least."""
-    dtype = _of_sums(a)
+    dtype = torch.promote_types(a.dtype, torch.float32)
     a, b = flattened(a, b)
     return torch.dot(_of_dtype(a, dtype), _of_dtype(b, dtype))
 
@@ -294,20 +290,10 @@ def noisy_conv2d(
             weight = weight * _of_dtype(factor, weight.dtype)
             bias = None if bias is None else bias * _of_dtype(factor, bias.dtype)
         return F.conv2d(x, weight, bias, *geometry)
+    x_scale = None if x_noise is None else x_noise.scale
+    weight_scale = None if weight_noise is None else weight_noise.scale
     output: Tensor = _NoisyConvolution.apply(
-        x,
-        weight,
-        bias,
-        factor,
-        None if x_noise is None else x_noise.scale,
-        None if weight_noise is None else weight_noise.scale,
-        x_noise,
-        weight_noise,
-        relu,
-        masked,
-        estimated,
-        noisy,
-        geometry,
+        x, weight, bias, factor, x_scale, weight_scale, x_noise, weight_noise, relu, masked, estimated, noisy, geometry
     )
     return output
 

@@ -86,10 +86,6 @@ class _Layout(NamedTuple):
         outputs, inputs, height, width = like.shape
         return flat.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
-    def flat(self, weight: Tensor) -> Tensor:
-        """As a vector."""
-        return self.in_order(weight).reshape(-1)
-
     def entries(self, merged: Tensor, shape: MergedShape, placement: Placement) -> Tensor:
         """What one convolution's weight stands for in merged kernels, in the order of memory, as a view.
 
@@ -148,7 +144,7 @@ def _gradients(ctx: Any, merged: Tensor) -> tuple[Any, ...]:
     for index, placement in enumerate(ctx.placements):
         entries = layout.entries(merged, ctx.shape, placement).reshape(merged.shape[0], -1)
         if need_factors:
-            along_weights.append(torch.mv(entries, layout.flat(weights[index])))
+            along_weights.append(torch.mv(entries, layout.in_order(weights[index]).reshape(-1)))
         gradient = torch.mv(entries.t(), of_weights[index]) if need_weights[index] else None
         for_weights.append(gradient if gradient is None else layout.in_usual_order(gradient, weights[index]))
     for_factors = torch.stack(along_weights, dim=1).to(factors.dtype) if need_factors else None

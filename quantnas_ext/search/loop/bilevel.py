@@ -30,20 +30,6 @@ from quantnas_ext.search.loop.phases import frozen, seeded
 from quantnas_ext.search.loop.sampling import EpochSampler
 from quantnas_ext.search.objective import entropy_weight
 
-CHECKPOINT_KEYS = (
-    "fingerprint",
-    "epoch",
-    "step",
-    "records",
-    "model",
-    "distribution",
-    "objective",
-    "optimizer",
-    "architecture_optimizer",
-    "scheduler",
-    "best",
-)
-
 
 @dataclass
 class _Progress:
@@ -112,8 +98,7 @@ class BilevelSearch:
         give_steps_a_group(optimizer, model)
         self.model, self.optimizer = accelerator.prepare(whole, optimizer)
         total = options.epochs * data.steps_per_epoch
-        least = options.weight_rate_end * options.weight_learning_rate
-        self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total, least)
+        self.scheduler = optim.lr_scheduler.CosineAnnealingLR(self.optimizer.optimizer, total)
         self.train_loader = self._loader(data.train, options.seed)
         self.validation_loader = self._loader(data.validation, options.seed + 1)
         self.progress = _Progress()
@@ -149,14 +134,8 @@ class BilevelSearch:
             self._load(self.checkpoint)
         else:
             self._record(None, None, None)
-        bar = tqdm(
-            total=last_step,
-            initial=self.progress.step,
-            desc="search",
-            unit="step",
-            disable=not self.accelerator.is_main_process,
-        )
-        with bar:
+        hidden = not self.accelerator.is_main_process
+        with tqdm(total=last_step, initial=self.progress.step, desc="search", unit="step", disable=hidden) as bar:
             for epoch in range(self.progress.epoch, options.epochs):
                 train_loss, val_loss = self._epoch(epoch, bar)
                 self.progress.epoch = epoch + 1
@@ -232,17 +211,13 @@ class BilevelSearch:
         with self.accelerator.autocast():
             loss = self.data.loss(self.model(inputs), targets)
         self.accelerator.backward(loss)
-        self._spread_steps()
+        if self.accelerator.num_processes > 1:
+            agree_on_steps(self.activation_quantizers)  # before the optimizer sees steps that differ
         if self.strategy.options.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.weights, self.strategy.options.gradient_clip)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
-
-    def _spread_steps(self) -> None:
-        """Let processes agree on activation steps, before the optimizer sees steps that differ."""
-        if self.accelerator.num_processes > 1:
-            agree_on_steps(self.activation_quantizers)
 
     @torch.no_grad()
     def _record(self, train_loss: float | None, val_loss: float | None, settled_loss: float | None) -> None:
@@ -264,24 +239,30 @@ class BilevelSearch:
         if self.on_epoch is not None and self.accelerator.is_main_process:
             self.on_epoch(record)
 
+    def _stateful(self) -> dict[str, Any]:
+        """What has a state dict of its own, by its key in a checkpoint."""
+        return {
+            "model": self.bare,
+            "distribution": self.distribution,
+            "objective": self.objective,
+            "optimizer": self.optimizer,
+            "architecture_optimizer": self.arch_optimizer,
+            "scheduler": self.scheduler,
+        }
+
     def _save(self, path: Path) -> None:
         state = {
             "fingerprint": self.fingerprint,
             "epoch": self.progress.epoch,
             "step": self.progress.step,
             "records": [asdict(record) for record in self.progress.records],
-            "model": self.bare.state_dict(),
-            "distribution": self.distribution.state_dict(),
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "architecture_optimizer": self.arch_optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
             "best": self.best.state,
         }
-        save_checkpoint(state, path)
+        save_checkpoint(state | {name: part.state_dict() for name, part in self._stateful().items()}, path)
 
     def _load(self, path: Path) -> None:
-        state = load_checkpoint(path, required=CHECKPOINT_KEYS)
+        stateful = self._stateful()
+        state = load_checkpoint(path, required=("fingerprint", "epoch", "step", "records", "best", *stateful))
         fingerprint = state["fingerprint"] if isinstance(state["fingerprint"], dict) else {}
         if others := differences(fingerprint, self.fingerprint):
             more = f" and {len(others) - 4} more" if len(others) > 4 else ""
@@ -289,12 +270,8 @@ class BilevelSearch:
                 f"{path} belongs to a search with other settings: {', '.join(others[:4])}{more}; use the configuration "
                 "and data it was started with, or another run folder"
             )
-        self.bare.load_state_dict(state["model"])
-        self.distribution.load_state_dict(state["distribution"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.arch_optimizer.load_state_dict(state["architecture_optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        for name, part in stateful.items():
+            part.load_state_dict(state[name])
         records = [EpochRecord(**record) for record in state["records"]]
         self.progress = _Progress(state["epoch"], state["step"], records)
         self.best.state = state["best"]

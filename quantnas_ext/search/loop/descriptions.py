@@ -14,18 +14,20 @@ import hashlib
 import inspect
 import json
 import os
-import random
 import sysconfig
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from quantnas_ext.search.loop.phases import same_random_numbers
 
 SAMPLES = 16
 """Samples of a dataset that are looked at, evenly spread over it."""
@@ -139,10 +141,16 @@ class _Description:
         if id(value) in self._met:
             return _class_name(type(value))
         self._met.add(id(value))
-        if isinstance(value, nn.Module):
-            return self._module(value, depth)
-        attributes = {name: self.of(item, depth) for name, item in getattr(value, "__dict__", {}).items()}
-        return {"class": _class(value, "__call__"), **attributes}
+        hidden = _OF_MODULES if isinstance(value, nn.Module) else ()
+        own = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in hidden}
+        attributes = {name: self.of(item, depth) for name, item in own.items()}
+        if not isinstance(value, nn.Module):
+            return {"class": _class(value, "__call__"), **attributes}
+        if tensors := {**value._parameters, **value._buffers}:
+            attributes["state"] = digest(tensors)
+        if children := {name: self.of(child, depth) for name, child in value.named_children()}:
+            attributes["children"] = children
+        return {"class": _class(value, "forward"), **attributes}
 
     def _function(self, function: types.FunctionType, depth: int) -> dict[str, Any]:
         parts: dict[str, Any] = {
@@ -158,17 +166,6 @@ class _Description:
                 if isinstance(function.__globals__.get(name), (bool, int, float, str))
             }
         return {"function": _code(function), **{name: self.of(part, depth) for name, part in parts.items() if part}}
-
-    def _module(self, module: nn.Module, depth: int) -> dict[str, Any]:
-        attributes = {name: self.of(item, depth) for name, item in vars(module).items() if name not in _OF_MODULES}
-        tensors = {**module._parameters, **module._buffers}
-        children = {name: self.of(child, depth) for name, child in module.named_children()}
-        return {
-            "class": _class(module, "forward"),
-            **attributes,
-            **({"state": digest(tensors)} if tensors else {}),
-            **({"children": children} if children else {}),
-        }
 
 
 def _class(value: Any, method: str) -> Any:
@@ -238,7 +235,8 @@ def _outline(sample: Any) -> Any:
 
 def _read(dataset: Dataset[Any], indices: list[int], workers: int) -> list[Any]:
     """Some samples, in a worker where there are some, with fixed random numbers."""
-    with _fixed_random():
+    with same_random_numbers():
+        set_seed(0)
         if not workers:
             return [dataset[index] for index in indices]
         generator = torch.Generator().manual_seed(0)
@@ -250,18 +248,3 @@ def _read(dataset: Dataset[Any], indices: list[int], workers: int) -> list[Any]:
 
 def _as_it_is(sample: Any) -> Any:
     return sample
-
-
-@contextlib.contextmanager
-def _fixed_random() -> Iterator[None]:
-    """Random numbers of torch, Python and NumPy from a fixed seed; their states come back afterwards."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            random.seed(0)
-            np.random.seed(0)
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)

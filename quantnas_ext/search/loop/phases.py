@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -30,3 +32,15 @@ def seeded(seed: int, epoch: int, accelerator: Accelerator) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + accelerator.process_index)
         yield
+
+
+@contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Give torch's (CPU), NumPy's and Python's random numbers back as they were."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])

@@ -33,9 +33,9 @@ def _leave_at_exit() -> None:
 
     NCCL's group is left alone: after a failure its end can wait for processes that will not come.
     """
-    atexit.register(_leave)
 
+    def leave() -> None:
+        if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+            torch.distributed.destroy_process_group()
 
-def _leave() -> None:
-    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
-        torch.distributed.destroy_process_group()
+    atexit.register(leave)

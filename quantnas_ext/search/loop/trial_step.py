@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
+from quantnas_ext.search.loop.phases import same_random_numbers
 from quantnas_ext.search.strategy import QuantNAS
-
-__all__ = ["same_random_numbers", "trial_step"]
-
-
-@contextlib.contextmanager
-def same_random_numbers() -> Iterator[None]:
-    """Give torch's (CPU), NumPy's and Python's random numbers back as they were."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
 
 
 def trial_step(space: ModelSpace, strategy: QuantNAS, shape: tuple[int, int, int, int]) -> Callable[[], None]:

@@ -4,53 +4,29 @@ from __future__ import annotations
 
 import functools
 import io
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageCms
-
-__all__ = ["profile_fits", "to_srgb"]
 
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 """Pixel modes of Pillow, and what a profile for them says it is for."""
 
 
-@dataclass(frozen=True)
-class _Conversion:
-    """What a profile asks for.
-
-    Attributes:
-        transform: From the profile's colours to sRGB; None where they are the same, or where `fits` is False.
-        fits: Whether the profile is whole and made for pixels of this mode.
-    """
-
-    transform: ImageCms.ImageCmsTransform | None
-    fits: bool
-
-
 def profile_fits(profile: bytes | None, mode: str) -> bool:
-    """Whether the colours of an image can be converted by its profile; True where it has none.
-
-    Args:
-        profile: The profile as the file has it.
-        mode: Pillow's mode of the colours: `L`, `RGB`, `CMYK` or `LAB`.
-    """
-    return not profile or _conversion(profile, mode).fits
+    """Whether colours of a mode (``L``, ``RGB``, ``CMYK``, ``LAB``) can be converted by a profile; True without one."""
+    return not profile or _conversion(profile, mode)[1]
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """The colours of an image in sRGB, by relative colorimetric intent with black point compensation (LittleCMS).
 
-    Without a profile, or with one that is damaged or made for other pixels, colours are taken as sRGB.
-
-    Args:
-        image: Of mode `L`, `RGB`, `CMYK` or `LAB`.
-        profile: Its profile as the file has it.
+    Without a profile, or with one that is damaged or made for other pixels, colours are taken as sRGB. The image is
+    of mode ``L``, ``RGB``, ``CMYK`` or ``LAB``.
 
     Returns:
-        An image of mode `RGB`, or `L` where a grey one needs no conversion.
+        An image of mode ``RGB``, or ``L`` where a grey one needs no conversion.
     """
-    transform = _conversion(profile, image.mode).transform if profile else None
+    transform = _conversion(profile, image.mode)[0] if profile else None
     if transform is None and image.mode == "LAB":
         transform = _transform(ImageCms.createProfile("LAB"), "LAB")
     if transform is not None:
@@ -61,27 +37,22 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=64)
-def _conversion(profile: bytes, mode: str) -> _Conversion:
+def _conversion(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, bool]:
+    """From a profile's colours to sRGB, None where they are the same; and whether it is whole and made for a mode."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if opened.profile.xcolor_space.strip() != _SPACES[mode]:
-            return _Conversion(None, fits=False)
+            return None, False
         transform = _transform(opened, mode)
-        return _Conversion(None if _changes_nothing(transform, mode) else transform, fits=True)
+        return None if _changes_nothing(transform, mode) else transform, True
     # LittleCMS and its binding meet damaged profiles with errors of many kinds.
     except Exception:
-        return _Conversion(None, fits=False)
+        return None, False
 
 
 def _transform(profile: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(
-        profile,
-        ImageCms.createProfile("sRGB"),
-        mode,
-        "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", intent, flags)
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

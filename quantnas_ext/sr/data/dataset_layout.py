@@ -17,8 +17,6 @@ from quantnas_ext.sr.data.images import image_headers, list_images
 if TYPE_CHECKING:
     from quantnas_ext.runs.config import DataConfig
 
-__all__ = ["DatasetLayout", "ImagePaths", "dataset_pairs"]
-
 
 @dataclass(frozen=True)
 class ImagePaths:
@@ -30,16 +28,17 @@ class ImagePaths:
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """Where a dataset folder has its images; the default is what `recipes/prepare_data.py` makes.
+    """Where a dataset folder has its images; the default is what ``recipes/prepare_data.py`` makes.
 
-    DIV2K as it is unpacked has `hr="DIV2K_train_HR"`, `lr="DIV2K_train_LR_bicubic/X{scale}"`, `lr_suffix="x{scale}"`.
+    DIV2K as it is unpacked has ``hr="DIV2K_train_HR"``, ``lr="DIV2K_train_LR_bicubic/X{scale}"``,
+    ``lr_suffix="x{scale}"``.
 
     Attributes:
-        hr: Folder of the high-resolution images, relative to the dataset folder.
-        lr: Folder of the low-resolution images; `{scale}` stands for the scale.
-        lr_suffix: What a low-resolution image has in its name behind that of its high-resolution image, before the
-            ending; `{scale}` stands for the scale.
-        nested: Whether images in subfolders of both belong to the data set.
+        hr: folder of the high-resolution images, relative to the dataset folder.
+        lr: folder of the low-resolution images; ``{scale}`` stands for the scale.
+        lr_suffix: what a low-resolution image has in its name behind that of its high-resolution image, before the
+            ending; ``{scale}`` stands for the scale.
+        nested: whether images in subfolders of both belong to the data set.
     """
 
     hr: str = "HR"
@@ -79,16 +78,16 @@ def dataset_pairs(
     """The image pairs of a dataset folder, sorted by name, checked: names and sizes match, and all can be decoded.
 
     Args:
-        folder: Dataset folder.
-        scale: Factor between the high- and the low-resolution images.
-        patch: Side of the training crops in low-resolution pixels, which has to fit into every image.
-        layout: Where the folder has its images; as `recipes/prepare_data.py` makes them, if None.
-        skip_small: Leave out images that are smaller than the patch, with a notice that counts them.
+        folder: dataset folder.
+        scale: factor between the high- and the low-resolution images.
+        patch: side of the training crops in low-resolution pixels, which has to fit into every image.
+        layout: where the folder has its images; as ``recipes/prepare_data.py`` makes them, if None.
+        skip_small: leave out images that are smaller than the patch, with a notice that counts them.
 
     Raises:
-        InputError: A folder is missing or empty, names differ, an image is unreadable, sizes do not match, the patch
+        InputError: a folder is missing or empty, names differ, an image is unreadable, sizes do not match, the patch
             does not fit, or none is left. Where there are many images, unreadable ones are found beside what follows,
-            and `decoding.finish_decoding` raises.
+            and ``decoding.finish_decoding`` raises.
     """
     check_scale(scale)
     if not Path(folder).is_dir():
@@ -154,11 +153,7 @@ def _matching(high: Path, low: Path, layout: DatasetLayout, scale: int) -> list[
 
 
 def _by_name(paths: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
-    """Images by their path below the folder, without its ending and the suffix before it.
-
-    Raises:
-        InputError: Two have one name, or one lacks the suffix.
-    """
+    """Images by their path below the folder, without its ending and the suffix before it."""
     named: dict[str, Path] = {}
     for path in paths:
         stem = path.relative_to(folder).with_suffix("").as_posix()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,8 +17,6 @@ from tqdm import tqdm
 from quantnas_ext.errors import InputError
 from quantnas_ext.sr.data.images import read_picture
 from quantnas_ext.threads import available_cores
-
-__all__ = ["AT_ONCE", "begin_decoding", "finish_decoding"]
 
 AT_ONCE = 50_000_000
 """Pixels of a set that is decoded at once, in about two seconds."""
@@ -33,17 +32,12 @@ _process = os.getpid()
 
 
 def begin_decoding(paths: Sequence[Path], pixels: int, name: str) -> None:
-    """Decode images that this process has not decoded yet: at once, or in the background where they are many.
+    """Decode images that this process has not decoded yet: at once, or in the background where they have many pixels.
 
-    Where several processes share a run the first on each machine does it for all.
-
-    Args:
-        paths: The images.
-        pixels: How many pixels they have together.
-        name: What the progress bar calls them.
+    Where several processes share a run the first on each machine does it for all. The progress bar shows the name.
 
     Raises:
-        InputError: One of a small set cannot be decoded; it is named. For large sets `finish_decoding` raises it.
+        InputError: one of a small set cannot be decoded; it is named. For large sets ``finish_decoding`` raises it.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return
@@ -61,7 +55,7 @@ def finish_decoding() -> None:
     """Wait until all images whose decoding has begun are decoded.
 
     Raises:
-        InputError: One cannot be decoded; it is named, and the others are left.
+        InputError: one cannot be decoded; it is named, and the others are left.
     """
     if not _running or os.getpid() != _process:  # a worker process has none of the threads
         return
@@ -75,54 +69,33 @@ def finish_decoding() -> None:
 
 
 class _Decoding:
-    """Threads that decode images, and what they found.
-
-    Args:
-        todo: The images by their keys.
-        name: What the progress bar calls them.
-    """
+    """Threads that decode images, by their keys."""
 
     def __init__(self, todo: dict[_Key, Path], name: str) -> None:
         self.keys = frozenset(todo)
-        self._left: Iterator[tuple[_Key, Path]] = iter(list(todo.items()))
         self._lock = threading.Lock()
-        self._error: InputError | None = None
         self._bar = tqdm(total=len(todo), desc=f"decoding {name}", unit="image")
-        # Daemons: a run that ends for another reason does not wait for them.
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_thread_count())]
-        for thread in self._threads:
-            thread.start()
+        # Its threads are daemons: a run that ends for another reason does not wait for them.
+        self._pool = ThreadPool(max(1, min(8, available_cores()[0] // 2)))
+        self._done = self._pool.imap_unordered(self._decode, todo.items())
 
     def wait(self) -> None:
         """Return when all are decoded; raise `InputError` when one cannot be."""
-        for thread in self._threads:
-            thread.join()
-        if self._error is not None:
-            raise self._error
+        for _ in self._done:
+            pass
 
     def stop(self) -> None:
         """Let the threads end with the image that each is at, and take the progress bar away."""
-        with self._lock:
-            self._left = iter(())
-        for thread in self._threads:
-            thread.join()
+        self._pool.terminate()
+        self._pool.join()
         self._bar.close()
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                key, path = next(self._left, (None, None))
-            if key is None or path is None:
-                return
-            try:
-                read_picture(path)
-            except InputError as error:
-                with self._lock:
-                    self._error, self._left = error, iter(())
-                return
-            with self._lock:
-                _whole.add(key)
-                self._bar.update()
+    def _decode(self, entry: tuple[_Key, Path]) -> None:
+        key, path = entry
+        read_picture(path)
+        with self._lock:
+            _whole.add(key)
+            self._bar.update()
 
 
 def _key(path: Path) -> _Key:
@@ -132,8 +105,3 @@ def _key(path: Path) -> _Key:
     except OSError as error:
         raise InputError(f"image '{path}' cannot be read ({error.strerror}); replace or remove it") from error
     return os.path.abspath(path), status.st_size, status.st_mtime_ns
-
-
-def _thread_count() -> int:
-    """Half of the cores that this process may use, at least one, at most eight."""
-    return max(1, min(8, available_cores()[0] // 2))

@@ -1,7 +1,7 @@
 """How low-resolution images are made: cropping, MATLAB-compatible antialiased bicubic, rounding to 8 bits.
 
 The protocol of the super-resolution literature (Timofte et al., NTIRE 2017, "bicubic" track), through BasicSR's
-`imresize`, which reproduces MATLAB's.
+``imresize``, which reproduces MATLAB's.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import numpy as np
 from quantnas_ext import compat
 from quantnas_ext.errors import InputError
 
-__all__ = ["SCALES", "check_scale", "crop_to_multiple", "downscale", "upscale_bicubic"]
-
 SCALES = (2, 3, 4)
 """Factors between the sides of a low-resolution image and its high-resolution original."""
 
 _SUPPORT = 4
-"""Pixels that the cubic kernel covers, counted at the lower resolution; `imresize` needs sides at least as long."""
+"""Pixels that the cubic kernel covers, counted at the lower resolution; ``imresize`` needs sides at least as long."""
 
 
 def check_scale(scale: int) -> int:
     """The scale itself.
 
     Raises:
-        InputError: It is not one of `SCALES`.
+        InputError: it is not one of ``SCALES``.
     """
     if scale not in SCALES:
         raise InputError(f"scale {scale} is not supported; use one of {', '.join(map(str, SCALES))}")
@@ -32,7 +30,7 @@ def check_scale(scale: int) -> int:
 
 
 def crop_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:
-    """`[h, w, ...]` without the last rows and columns, so that both sides are multiples of `scale`."""
+    """``[h, w, ...]`` without the last rows and columns, so that both sides are multiples of ``scale``."""
     height, width = image.shape[:2]
     return image[: height - height % scale, : width - width % scale]
 
@@ -41,15 +39,15 @@ def downscale(image: np.ndarray, scale: int, name: object = "image") -> np.ndarr
     """The low-resolution image of a high-resolution one.
 
     Args:
-        image: `uint8 [h, w, 3]`, sides multiples of `scale` (`crop_to_multiple`).
-        scale: Factor by which both sides shrink.
-        name: How an error names the image.
+        image: ``uint8 [h, w, 3]``, sides multiples of ``scale`` (``crop_to_multiple``).
+        scale: factor by which both sides shrink.
+        name: how an error names the image.
 
     Returns:
-        `uint8 [h / scale, w / scale, 3]`.
+        ``uint8 [h / scale, w / scale, 3]``.
 
     Raises:
-        InputError: The image is too small for the filter.
+        InputError: the image is too small for the filter.
     """
     height, width = image.shape[:2]
     if min(height, width) < _SUPPORT * scale:
@@ -61,7 +59,7 @@ def downscale(image: np.ndarray, scale: int, name: object = "image") -> np.ndarr
 
 
 def upscale_bicubic(image: np.ndarray, scale: int) -> np.ndarray:
-    """`uint8 [h, w]` or `[h, w, 3]` enlarged by the same filter to `[h scale, w scale, ...]`: the usual baseline."""
+    """``uint8 [h, w]`` or ``[h, w, 3]`` by the same filter enlarged to ``[h scale, w scale, ...]``, the baseline."""
     short = [max(0, _SUPPORT - side) for side in image.shape[:2]]
     if any(short):  # an image of a pixel or two is extended by its border and cut back
         padding = [(0, short[0]), (0, short[1]), *[(0, 0)] * (image.ndim - 2)]
@@ -71,7 +69,7 @@ def upscale_bicubic(image: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, factor: float) -> np.ndarray:
-    """BasicSR's `imresize` on 8-bit images: scaled to [0, 1] for the filter, clipped and rounded after it."""
+    """BasicSR's ``imresize`` on 8-bit images: scaled to [0, 1] for the filter, clipped and rounded after it."""
     compat.prepare_basicsr()
     # Here, as most who ask for a scale do not resize, and this loads torch.
     from basicsr.utils.matlab_functions import imresize

@@ -13,8 +13,6 @@ from quantnas_ext.sr.data.decoding import begin_decoding, finish_decoding
 from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale
 from quantnas_ext.sr.data.images import image_headers, list_images, read_image
 
-__all__ = ["EvaluationPairs", "ImagePair", "scored_folder"]
-
 _WINDOW = 11
 """Side of SSIM's Gaussian window: what is left of an image without its borders has to hold one."""
 
@@ -24,9 +22,9 @@ class ImagePair:
     """One image to evaluate on.
 
     Attributes:
-        name: File name of the high-resolution image, with the subfolders below that of the data set.
-        lr: Low-resolution image, `uint8 [h, w, 3]`.
-        hr: High-resolution image, `uint8 [scale h, scale w, 3]`.
+        name: file name of the high-resolution image, with the subfolders below that of the data set.
+        lr: low-resolution image, ``uint8 [h, w, 3]``.
+        hr: high-resolution image, ``uint8 [scale h, scale w, 3]``.
     """
 
     name: str
@@ -35,7 +33,7 @@ class ImagePair:
 
 
 def scored_folder(folder: str | Path) -> Path:
-    """Where the high-resolution images of a folder lie: in its `HR`, or where there is none in the folder itself."""
+    """Where the high-resolution images of a folder lie: in its ``HR``, or where there is none in the folder itself."""
     inner = DatasetLayout().hr_folder(folder)
     return inner if inner.is_dir() else Path(folder)
 
@@ -44,17 +42,17 @@ class EvaluationPairs:
     """The image pairs of one folder, in the order of their names.
 
     Args:
-        folder: A dataset folder (`HR`, perhaps `LRx{scale}`) or a plain folder of high-resolution images. Where there
-            is no `LRx{scale}`, low-resolution images are made in memory by the protocol of `degradation`.
-        scale: Factor between HR and LR.
-        smallest: Sides, in high-resolution pixels, that the images need for more than PSNR and SSIM: other figures, or
+        folder: a dataset folder (``HR``, perhaps ``LRx{scale}``) or a plain folder of high-resolution images. Where
+            there is no ``LRx{scale}``, low-resolution images are made in memory by the protocol of ``degradation``.
+        scale: factor between HR and LR.
+        smallest: sides, in high-resolution pixels, that the images need for more than PSNR and SSIM: other figures, or
             the network that enlarges them.
-        nested: Whether images in subfolders belong to the folder.
+        nested: whether images in subfolders belong to the folder.
 
     Raises:
-        InputError: The folder is missing or empty, an image is unreadable or too small to score, or LR and HR do not
+        InputError: the folder is missing or empty, an image is unreadable or too small to score, or LR and HR do not
             match. Where there are many images, unreadable ones are found beside what follows, and
-            `decoding.finish_decoding` raises.
+            ``decoding.finish_decoding`` raises.
     """
 
     def __init__(self, folder: str | Path, scale: int, *, smallest: int = 0, nested: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Dataset folders, `HR/*.png` beside `LRx{scale}/*.png` of the same names: made from images, and checked."""
+"""Dataset folders, ``HR/*.png`` beside ``LRx{scale}/*.png`` of the same names: made from images, and checked."""
 
 from __future__ import annotations
 
@@ -11,22 +11,10 @@ from tqdm import tqdm
 
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import atomic_folder
-from quantnas_ext.sr.data.dataset_layout import DatasetLayout, dataset_pairs
+from quantnas_ext.sr.data.dataset_layout import DatasetLayout
 from quantnas_ext.sr.data.degradation import check_scale, crop_to_multiple, downscale
 from quantnas_ext.sr.data.images import image_headers, list_images, read_image, write_png
 from quantnas_ext.sr.data.origins import Box, Origin, photograph_digest, write_origins
-
-__all__ = ["check_dataset_folder", "hr_folder", "lr_folder", "prepare_dataset_folder"]
-
-
-def hr_folder(folder: str | Path) -> Path:
-    """Where a dataset folder made here keeps its high-resolution images."""
-    return DatasetLayout().hr_folder(folder)
-
-
-def lr_folder(folder: str | Path, scale: int) -> Path:
-    """Where a dataset folder made here keeps its low-resolution images of one scale."""
-    return DatasetLayout().lr_folder(folder, scale)
 
 
 def prepare_dataset_folder(
@@ -40,24 +28,24 @@ def prepare_dataset_folder(
 ) -> Path:
     """Make a dataset folder from a folder of high-resolution images.
 
-    Each image is cropped to a multiple of the scale and reduced (`degradation.downscale`). With `crop`, both are then
-    cut into overlapping sub-images, which makes reading them during training fast; they are cut after the reduction,
-    so that a sub-image has no borders of its own. Images smaller than `crop` stay whole in that direction. Beside them
-    `origins.json` says which photograph, and which part of it, every image is.
+    Each image is cropped to a multiple of the scale and reduced (``degradation.downscale``). With ``crop``, both are
+    then cut into overlapping sub-images, which makes reading them during training fast; they are cut after the
+    reduction, so that a sub-image has no borders of its own. Images smaller than ``crop`` stay whole in that direction.
+    Beside them ``origins.json`` says which photograph, and which part of it, every image is.
 
     Args:
-        source: Folder of images of any size and format.
-        target: Folder to make; it appears when everything is done.
+        source: folder of images of any size and format.
+        target: folder to make; it appears when everything is done.
         scale: 2, 3 or 4.
-        crop: Side of the sub-images in high-resolution pixels, a multiple of the scale; None keeps whole images.
-        step: Distance between sub-images, a multiple of the scale; `crop` if None.
-        nested: Take the images in subfolders of the source as well; `a/b.jpg` becomes `a_b.png`.
+        crop: side of the sub-images in high-resolution pixels, a multiple of the scale; None keeps whole images.
+        step: distance between sub-images, a multiple of the scale; ``crop`` if None.
+        nested: take the images in subfolders of the source as well; ``a/b.jpg`` becomes ``a_b.png``.
 
     Returns:
         The target folder.
 
     Raises:
-        InputError: The source is missing, empty, or has an unreadable or too small image or two of one name; the
+        InputError: the source is missing, empty, or has an unreadable or too small image or two of one name; the
             target exists; the scale, crop or step is not possible. Nothing is left behind.
     """
     source, target = Path(source), Path(target)
@@ -83,7 +71,7 @@ def prepare_dataset_folder(
 
     origins: dict[str, Origin] = {}
     with atomic_folder(target, same=_same_images) as temporary:
-        high, low = hr_folder(temporary), lr_folder(temporary, scale)
+        high, low = DatasetLayout().hr_folder(temporary), DatasetLayout().lr_folder(temporary, scale)
         high.mkdir()
         low.mkdir()
         for stem, path in tqdm(by_stem.items(), desc=f"preparing {target.name}", unit="image"):
@@ -97,22 +85,6 @@ def prepare_dataset_folder(
                 origins[f"{stem}{suffix}"] = Origin(digest, name, box)
         write_origins(temporary, origins)
     return target
-
-
-def check_dataset_folder(
-    folder: str | Path,
-    scale: int,
-    patch: int | None = None,
-    *,
-    layout: DatasetLayout | None = None,
-    skip_small: bool = False,
-) -> int:
-    """Check that a dataset folder can be trained on; args and errors as those of `dataset_pairs`.
-
-    Returns:
-        The number of image pairs.
-    """
-    return len(dataset_pairs(folder, scale, patch, layout=layout, skip_small=skip_small))
 
 
 def _same_images(folder: Path, other: Path) -> bool:

@@ -10,8 +10,6 @@ from quantnas_ext.notices import notice
 from quantnas_ext.sr.data.mosaics import Photograph
 from quantnas_ext.sr.data.origins import Box
 
-__all__ = ["GAP", "Regions", "split_photographs"]
-
 Regions = dict[int, Box | None]
 """Images by index, each with the part of it that may be used, in its own low-resolution pixels; None for all of it."""
 
@@ -35,27 +33,26 @@ def split_photographs(
     """Split images into two parts that have no pixel in common.
 
     Whole photographs go to either part. Where there are too few for that, or no way to deal them out comes near the
-    share, every photograph large enough is cut in two, with a gap of `GAP` low-resolution pixels between. Images across
-    the gap keep what lies on a side where a patch fits into it.
+    share, every photograph large enough is cut in two, with a gap of ``GAP`` low-resolution pixels between. Images
+    across the gap keep what lies on a side where a patch fits into it.
 
     Args:
-        photographs: What the images show (`find_photographs`); images that are not in `regions` do not count.
-        regions: The images to split.
-        share: Share of the second part, strictly between 0 and 1: of the images, or of a photograph that is cut.
-        seed: The same seed gives the same parts.
-        scale: Factor between high- and low-resolution pixels.
-        patch: Side of the patches in low-resolution pixels.
+        photographs: what the images show (``find_photographs``); images that are not in ``regions`` do not count.
+        regions: the images to split.
+        share: share of the second part, strictly between 0 and 1: of the images, or of a photograph that is cut.
+        seed: the same seed gives the same parts.
+        scale: factor between high- and low-resolution pixels.
+        patch: side of the patches in low-resolution pixels.
 
     Returns:
         The first and the second part; neither is empty.
 
     Raises:
-        InputError: There is one photograph alone, and it cannot be cut.
+        InputError: there is one photograph alone, and it cannot be cut.
     """
     shuffler = random.Random(seed)
+    photographs = [photograph for photograph in photographs if not regions.keys().isdisjoint(photograph.images)]
     whole = [[index for index in photograph.images if index in regions] for photograph in photographs]
-    photographs = [photograph for photograph, images in zip(photographs, whole, strict=True) if images]
-    whole = [images for images in whole if images]
     if len(whole) >= _FEWEST:
         parts = _deal(whole, share, shuffler)
         got = len(parts[1]) / len(regions)
@@ -106,17 +103,10 @@ def split_photographs(
 def _deal(
     groups: Sequence[Sequence[int]], share: float, shuffler: random.Random, first: int = 0, second: int = 0
 ) -> tuple[list[int], list[int]]:
-    """Deal groups of images out to two parts.
+    """Groups of images that stay together, dealt out to two parts that have ``first`` and ``second`` images before.
 
-    Args:
-        groups: Images that stay together.
-        share: Of the second part, by the number of images.
-        shuffler: Decides the order.
-        first, second: How many images the parts have before.
-
-    Returns:
-        What is added to either part, nearest to the share among the orders that were tried. Neither part stays empty if
-        that can be.
+    Returns what is added to either part, nearest to the share among the orders that were tried. Neither part stays
+    empty if that can be.
     """
     count = first + second + sum(map(len, groups))
     wanted = share * count - second
@@ -150,16 +140,9 @@ def _deal(
 def _cut(
     boxes: Mapping[int, Box], share: float, second_first: bool, scale: int, patch: int
 ) -> tuple[dict[int, Box], dict[int, Box]] | None:
-    """Cut a mosaic in two, across its longer side if that can be.
+    """Cut a mosaic in two, across its longer side if that can be; None if no cut leaves a patch on both sides.
 
-    Args:
-        boxes: Places of images, in high-resolution pixels.
-        share: Of the second part, of the length.
-        second_first: Whether the second part is the upper or left one.
-        scale, patch: As in `split_photographs`.
-
-    Returns:
-        The boxes of what is left of the images in either part, or None if no cut leaves a patch on both sides.
+    The second part has the share of the length, and is the upper or left one if ``second_first`` says so.
     """
     gap, least = GAP * scale, patch * scale
     starts = [min(box[axis] for box in boxes.values()) for axis in (0, 1)]

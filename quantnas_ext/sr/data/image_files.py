@@ -19,18 +19,6 @@ from quantnas_ext.errors import InputError, printable
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.sr.data.colour_profiles import profile_fits
 
-__all__ = [
-    "LARGEST",
-    "ImageHeader",
-    "colour_mode",
-    "image_formats",
-    "image_suffixes",
-    "levels_of",
-    "open_image",
-    "read_header",
-    "upright",
-]
-
 LARGEST = 2**29
 """Most pixels of an image: 1.6 GB as RGB. A scan of 200 megapixels passes, a file made to fill the memory does not."""
 
@@ -59,9 +47,9 @@ class ImageHeader:
     """What the header of an image file says.
 
     Attributes:
-        width, height: Of the upright image.
-        deep: Whether it has more than 8 bits per channel.
-        profile_fits: Whether its colour profile, where it has one, can be used.
+        width, height: of the upright image.
+        deep: whether it has more than 8 bits per channel.
+        profile_fits: whether its colour profile, where it has one, can be used.
     """
 
     width: int
@@ -80,7 +68,7 @@ def image_formats() -> tuple[str, ...]:
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of the names of image files, in lower case and with their dot, of all `image_formats`."""
+    """Endings of the names of image files, in lower case and with their dot, of all ``image_formats``."""
     formats = image_formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
@@ -90,7 +78,7 @@ def open_image(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     """An image file, opened by its content whatever its name; its header is read, its pixels are not yet.
 
     Raises:
-        InputError: The file is missing, is not an image or has more than `LARGEST` pixels; or anything that a decoder
+        InputError: the file is missing, is not an image or has more than ``LARGEST`` pixels; or anything that a decoder
             raised in the scope.
     """
     try:
@@ -116,7 +104,7 @@ def read_header(path: str | Path) -> ImageHeader:
     """Size and kind of an image, without decoding it.
 
     Raises:
-        InputError: As `open_image`.
+        InputError: as ``open_image``.
     """
     with open_image(path) as image:
         if image.format == "PNG" and "exif" not in image.info and _has_late_metadata(Path(path)):
@@ -142,7 +130,7 @@ def upright(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def colour_mode(image: Image.Image) -> str:
-    """Pillow's mode of an image's colours, without opacity and palette, at 8 bits: `L`, `RGB`, `CMYK` or `LAB`."""
+    """Pillow's mode of an image's colours, without opacity, in 8 bits: ``L``, ``RGB``, ``CMYK`` or ``LAB``."""
     if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I"):
         return "L"
     return image.mode if image.mode in ("CMYK", "LAB") else "RGB"
@@ -161,14 +149,11 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether a file has more than 8 bits per channel, as far as Pillow tells before decoding."""
     if image.mode.startswith("I"):
         return True
-    arguments = [argument for tile in image.tile for argument in _as_tuple(tile[3])]
+    found = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in image.tile]
+    arguments = [argument for of_tile in found for argument in of_tile]
     if image.format == "PPM":
         return any(isinstance(argument, int) and argument > 255 for argument in arguments)
     return any(isinstance(argument, str) and ";16" in argument for argument in arguments)
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _orientation(image: ImageFile.ImageFile) -> Any:
@@ -249,7 +234,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 class _RoomForLargeImages:
-    """A scope, shared by threads, in which Pillow's limit of pixels is above `LARGEST`; it comes back after it."""
+    """A scope, shared by threads, in which Pillow's limit of pixels is above ``LARGEST``; it comes back after it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

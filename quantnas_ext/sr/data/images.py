@@ -29,27 +29,15 @@ from quantnas_ext.sr.data.image_files import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "Picture",
-    "image_headers",
-    "image_size",
-    "image_to_tensor",
-    "list_images",
-    "read_image",
-    "read_picture",
-    "tensor_to_image",
-    "write_png",
-]
-
 
 @dataclass(frozen=True)
 class Picture:
     """One image as it is on disk.
 
     Attributes:
-        rgb: `uint8 [h, w, 3]`; the three channels are equal where the file is greyscale.
-        alpha: Opacity, `uint8 [h, w]`, or None where the file has none.
-        grey: Whether the file is greyscale.
+        rgb: ``uint8 [h, w, 3]``; the three channels are equal where the file is greyscale.
+        alpha: opacity, ``uint8 [h, w]``, or None where the file has none.
+        grey: whether the file is greyscale.
     """
 
     rgb: np.ndarray
@@ -63,11 +51,11 @@ def list_images(folder: str | Path, *, nested: bool = False) -> list[Path]:
     What is left out is named in a notice; only names that begin with a dot are passed over in silence.
 
     Args:
-        folder: The folder.
-        nested: Whether images in its subfolders belong to it, at any depth.
+        folder: the folder.
+        nested: whether images in its subfolders belong to it, at any depth.
 
     Raises:
-        InputError: The folder is missing, is a file, or holds no image.
+        InputError: the folder is missing, is a file, or holds no image.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -101,25 +89,11 @@ def list_images(folder: str | Path, *, nested: bool = False) -> list[Path]:
     return sorted(images)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an upright image, from its header alone.
-
-    Raises:
-        InputError: The file is missing or is not an image.
-    """
-    header = read_header(path)
-    return header.width, header.height
-
-
 def image_headers(paths: Sequence[Path], source: object) -> list[ImageHeader]:
-    """The headers of images that are going to be read; what reading will change is said, in one line for all.
-
-    Args:
-        paths: The images.
-        source: What they are called together, such as their folder.
+    """The headers of images that are going to be read; one line for their ``source`` says what reading will change.
 
     Raises:
-        InputError: One is missing or is not an image.
+        InputError: one is missing or is not an image.
     """
     headers = [read_header(path) for path in paths]
     for marked, what in (
@@ -139,7 +113,7 @@ def read_picture(path: str | Path) -> Picture:
     bits, of 16-bit colours Pillow keeps the upper 8. Of several frames or pages the first is taken.
 
     Raises:
-        InputError: The file is missing, is not a readable image, or holds floating-point or 32-bit pixels.
+        InputError: the file is missing, is not a readable image, or holds floating-point or 32-bit pixels.
     """
     with open_image(path) as file:
         profile, white = file.info.get("icc_profile"), levels_of(file)
@@ -159,10 +133,10 @@ def read_picture(path: str | Path) -> Picture:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as `uint8 [h, w, 3]` sRGB; greyscale is repeated three times, opacity is dropped.
+    """Read an image as ``uint8 [h, w, 3]`` sRGB; greyscale is repeated three times, opacity is dropped.
 
     Raises:
-        InputError: As `read_picture`.
+        InputError: as ``read_picture``.
     """
     return read_picture(path).rgb
 
@@ -173,7 +147,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write `uint8 [h, w]`, `[h, w, 2]` (grey, alpha), `[h, w, 3]` or `[h, w, 4]` (RGB, alpha) as PNG.
+    """Write ``uint8 [h, w]``, ``[h, w, 2]`` (grey, alpha), ``[h, w, 3]`` or ``[h, w, 4]`` (RGB, alpha) as PNG.
 
     The file appears complete or not at all.
     """
@@ -182,7 +156,7 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 
 def image_to_tensor(image: np.ndarray) -> Tensor:
-    """`uint8 [h, w, 3]` to `float32 [1, 3, h, w]` in [0, 1]."""
+    """``uint8 [h, w, 3]`` to ``float32 [1, 3, h, w]`` in [0, 1]."""
     import torch  # here, as checks of image folders need none of it
 
     # By NumPy, which is faster on small crops.
@@ -192,7 +166,7 @@ def image_to_tensor(image: np.ndarray) -> Tensor:
 
 
 def tensor_to_image(tensor: Tensor) -> np.ndarray:
-    """`[1, 3, h, w]` in [0, 1] (values outside are clipped) to `uint8 [h, w, 3]`, rounded to the nearest integer."""
+    """``[1, 3, h, w]`` in [0, 1] (clipped) to ``uint8 [h, w, 3]``, rounded to the nearest integer."""
     import torch
 
     scaled = tensor.detach().squeeze(0).float().clamp(0.0, 1.0).mul(255.0).round()

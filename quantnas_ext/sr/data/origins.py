@@ -14,10 +14,8 @@ import numpy as np
 
 from quantnas_ext.errors import InputError, shown
 
-__all__ = ["ORIGINS_NAME", "Box", "Origin", "photograph_digest", "read_origins", "stem_of_sub_image", "write_origins"]
-
 ORIGINS_NAME = "origins.json"
-"""The record that preparation leaves in a dataset folder, beside `HR`."""
+"""The record that preparation leaves in a dataset folder, beside ``HR``."""
 
 _FORMAT, _VERSION = "quantnas-origins", 1
 _LARGEST_FILE = 200_000_000  # bytes; DIV2K in sub-images takes three millions
@@ -34,7 +32,7 @@ class Box(NamedTuple):
     width: int
 
     def of(self, image: np.ndarray) -> np.ndarray:
-        """This part of an image `[h, w, ...]`."""
+        """This part of an image ``[h, w, ...]``."""
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
     def times(self, factor: int) -> Box:
@@ -47,10 +45,10 @@ class Origin:
     """Where an image was cut from.
 
     Attributes:
-        photograph: Digest of the photograph's pixels (`photograph_digest`), which says that two are the same whatever
+        photograph: digest of the photograph's pixels (``photograph_digest``), which says that two are the same whatever
             they are called.
-        name: What the photograph was called.
-        box: Its place there, in high-resolution pixels.
+        name: what the photograph was called.
+        box: its place there, in high-resolution pixels.
     """
 
     photograph: str
@@ -59,23 +57,18 @@ class Origin:
 
 
 def photograph_digest(image: np.ndarray) -> str:
-    """A digest of the pixels of a photograph, `uint8 [h, w, 3]`."""
+    """A digest of the pixels of a photograph, ``uint8 [h, w, 3]``."""
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def stem_of_sub_image(stem: str) -> str | None:
-    """`0001` of a sub-image that is called `0001_s002`, as is usual with DIV2K; None for other names."""
+    """``0001`` of a sub-image that is called ``0001_s002``, as is usual with DIV2K; None for other names."""
     match = _SUB_IMAGE.fullmatch(stem)
     return match[1] if match else None
 
 
 def write_origins(folder: Path, origins: Mapping[str, Origin]) -> None:
-    """Write the record of a dataset folder that is being made.
-
-    Args:
-        folder: The dataset folder.
-        origins: By file name, without its ending.
-    """
+    """Write the record of a dataset folder that is being made, by file names without their endings."""
     photographs = {origin.name: origin.photograph for origin in origins.values()}
     images = {stem: {"photograph": origin.name, "box": list(origin.box)} for stem, origin in origins.items()}
     content = {"format": _FORMAT, "version": _VERSION, "photographs": photographs, "images": images}
@@ -86,7 +79,7 @@ def read_origins(folder: str | Path) -> dict[str, Origin]:
     """The origins of a dataset folder's images by file name without its ending; none where nothing is recorded.
 
     Raises:
-        InputError: The record is damaged or of another version.
+        InputError: the record is damaged or of another version.
     """
     path = Path(folder) / ORIGINS_NAME
     if not path.exists():
@@ -102,34 +95,30 @@ def read_origins(folder: str | Path) -> dict[str, Origin]:
         raise InputError(f"'{path}' is no record of photographs; {remedy}")
     if type(content.get("version")) is not int or content["version"] != _VERSION:
         raise InputError(f"'{path}' has version {shown(content.get('version'))}, not {_VERSION}; {remedy}")
-    wrong = _wrong(content)
-    if wrong:
-        raise InputError(f"'{path}' is damaged ({wrong}); {remedy}")
-    photographs = content["photographs"]
-    return {
-        stem: Origin(photographs[image["photograph"]], image["photograph"], Box(*image["box"]))
-        for stem, image in content["images"].items()
-    }
+    try:
+        return _origins(content)
+    except InputError as error:
+        raise InputError(f"'{path}' is damaged ({error}); {remedy}") from error
 
 
-def _wrong(content: dict[str, Any]) -> str | None:
-    """What is wrong with the form of a record, if anything."""
-    if content.keys() != {"format", "version", "photographs", "images"}:
-        return "its keys should be format, version, photographs, images"
-    photographs, images = content["photographs"], content["images"]
+def _origins(content: dict[str, Any]) -> dict[str, Origin]:
+    """The origins in a record, of which nothing is known to be right."""
+    photographs, images = content.get("photographs"), content.get("images")
     if not isinstance(photographs, dict) or not isinstance(images, dict):
-        return "photographs and images should be mappings"
+        raise InputError("photographs and images should be mappings")
     for name, digest in photographs.items():
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            return f"the digest of {shown(name)} should have 64 hexadecimal digits"
+            raise InputError(f"the digest of {shown(name)} should have 64 hexadecimal digits")
+    found = {}
     for stem, image in images.items():
-        if not isinstance(image, dict) or image.keys() != {"photograph", "box"}:
-            return f"{shown(stem)} should have photograph and box"
-        if not isinstance(image["photograph"], str) or image["photograph"] not in photographs:
-            return f"the photograph of {shown(stem)} is not among photographs"
-        box = image["box"]
-        if not isinstance(box, list) or len(box) != 4 or not all(type(value) is int for value in box):
-            return f"the box of {shown(stem)} should be four whole numbers"
-        if min(box[:2]) < 0 or min(box[2:]) < 1 or max(box) >= 2**31:
-            return f"the box of {shown(stem)} should be top and left from 0, height and width from 1"
-    return None
+        match image:
+            case {"photograph": str(name), "box": [int(top), int(left), int(height), int(width)]}:
+                box = Box(top, left, height, width)
+            case _:
+                raise InputError(f"{shown(stem)} should have a photograph, and a box of four whole numbers")
+        if name not in photographs:
+            raise InputError(f"the photograph of {shown(stem)} is not among photographs")
+        if min(top, left) < 0 or min(height, width) < 1 or max(box) >= 2**31:
+            raise InputError(f"the box of {shown(stem)} should be top and left from 0, height and width from 1")
+        found[stem] = Origin(photographs[name], name, box)
+    return found

@@ -12,8 +12,6 @@ from tqdm import tqdm
 
 from quantnas_ext.sr.data.images import read_image
 
-__all__ = ["MOST_PIXELS", "Overlap", "candidate_overlaps"]
-
 MOST_PIXELS = 2**27
 """Pixels of images that are compared, at most: half a minute of one core."""
 
@@ -32,8 +30,8 @@ class Overlap:
     """Two images that perhaps show the same pixels where they overlap.
 
     Attributes:
-        first, second: Which images, as indices.
-        places: Where the second may begin in the first, `(down, right)` in pixels, the likeliest first.
+        first, second: which images, as indices.
+        places: where the second may begin in the first, ``(down, right)`` in pixels, the likeliest first.
     """
 
     first: int
@@ -41,7 +39,7 @@ class Overlap:
     places: tuple[tuple[int, int], ...]
 
     def fitting(self, paths: Sequence[Path]) -> list[tuple[int, int]]:
-        """Those of `places` at which all pixels that the images then share are equal."""
+        """Those of ``places`` at which all pixels that the images then share are equal."""
         first, second = _recent(paths[self.first]), _recent(paths[self.second])
         return [
             (down, right)
@@ -56,11 +54,8 @@ def candidate_overlaps(paths: Sequence[Path]) -> Iterator[Overlap]:
     Every image is read once. A window is told by a hash of its pixels; windows of one colour are passed over. Images
     that were compressed, resized or turned after they were cut are not recognised.
 
-    Args:
-        paths: The images.
-
     Raises:
-        InputError: One cannot be read.
+        InputError: one cannot be read.
     """
     bar = tqdm(paths, desc="comparing images", unit="image", delay=2, leave=False)
     found = [_windows(read_image(path)) for path in bar]
@@ -94,13 +89,13 @@ def candidate_overlaps(paths: Sequence[Path]) -> Iterator[Overlap]:
 
 
 def _offsets(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Differences `(down, right)` of corners `int32 [n, 2]`, each in one `uint64`."""
+    """Differences ``(down, right)`` of corners ``int32 [n, 2]``, each in one ``uint64``."""
     down, right = (first - second).astype(np.int64).T + 2**31
     return down.astype(np.uint64) << np.uint64(32) | right.astype(np.uint64)
 
 
 def _windows(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes `uint64 [n]` of the chosen windows of `uint8 [h, w, 3]`, and their upper left corners `int32 [n, 2]`."""
+    """Hashes ``uint64 [n]`` of the chosen windows of ``uint8 [h, w, 3]`` and places ``int32 [n, 2]``, rows first."""
     if min(image.shape[:2]) < _WINDOW:
         return np.zeros(0, np.uint64), np.zeros((0, 2), np.int32)
     red, green, blue = (image[:, :, channel].astype(np.uint64) for channel in range(3))
@@ -124,7 +119,7 @@ def _windows(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """`uint64` values with every bit spread over all others (two rounds of splitmix64's finaliser)."""
+    """``uint64`` values with every bit spread over all others (two rounds of splitmix64's finaliser)."""
     values = (values + np.uint64(1)) * _MIX
     values ^= values >> np.uint64(30)
     values *= np.uint64(0xBF58476D1CE4E5B9)
@@ -133,12 +128,9 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 
 def _shared(image: np.ndarray, other: np.ndarray, down: int, right: int) -> np.ndarray:
-    """The part of an image that another one covers, whose corner lies `(down, right)` in the image."""
+    """The part of an image that another one covers, whose corner lies ``(down, right)`` in the image."""
     top, left = max(0, down), max(0, right)
     return image[top : max(top, down + other.shape[0]), left : max(left, right + other.shape[1])]
 
 
-@functools.lru_cache(maxsize=32)
-def _recent(path: Path) -> np.ndarray:
-    """An image that may have been compared just before."""
-    return read_image(path)
+_recent = functools.lru_cache(maxsize=32)(read_image)  # images that may have been compared just before

@@ -16,23 +16,21 @@ from quantnas_ext.sr.data.origins import Box
 compat.prepare_basicsr()
 from basicsr.data.transforms import augment, paired_random_crop  # noqa: E402
 
-__all__ = ["PairedImages"]
-
 
 class PairedImages(Dataset[dict[str, Any]]):
-    """What BasicSR's `PairedImageDataset` does in training, with the reader of `images` in place of OpenCV.
+    """What BasicSR's ``PairedImageDataset`` does in training, with the reader of ``images`` in place of OpenCV.
 
-    Item `i` has `lq [3, patch, patch]` and `gt [3, scale patch, scale patch]`, `float32` RGB in [0, 1], and the files'
-    paths. Crops, flips and rotations are drawn from Python's `random` in BasicSR's order: the same state gives the same
-    crop as there.
+    Item ``i`` has ``lq [3, patch, patch]`` and ``gt [3, scale patch, scale patch]``, ``float32`` RGB in [0, 1], and the
+    files' paths. Crops, flips and rotations are drawn from Python's ``random`` in BasicSR's order: the same state gives
+    the same crop as there.
 
     Args:
-        pairs: The image pairs, checked (`dataset_pairs`).
-        scale: Factor between HR and LR.
-        patch: Side of the LR crop in pixels.
+        pairs: the image pairs, checked (``dataset_pairs``).
+        scale: factor between HR and LR.
+        patch: side of the LR crop in pixels.
 
     Attributes:
-        paths: The pairs as BasicSR has them, each with `gt_path` and `lq_path`.
+        paths: the pairs as BasicSR has them, each with ``gt_path`` and ``lq_path``.
     """
 
     def __init__(self, pairs: Sequence[ImagePaths], scale: int, patch: int) -> None:
@@ -47,12 +45,7 @@ class PairedImages(Dataset[dict[str, Any]]):
         return self.sample(index)
 
     def sample(self, index: int, region: Box | None = None) -> dict[str, Any]:
-        """Item `index`, cropped from a region of the image.
-
-        Args:
-            index: Which pair.
-            region: In low-resolution pixels, at least as large as the patch; None for the whole image.
-        """
+        """Item ``index``, from a region in low-resolution pixels, as large as the patch at least; None for all."""
         finish_decoding()
         paths = self.paths[index]
         high, low = read_image(paths["gt_path"]), read_image(paths["lq_path"])

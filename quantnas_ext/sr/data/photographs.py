@@ -25,21 +25,15 @@ def with_photographs(data: DataConfig, scale: int) -> DataConfig:
     """Where the configuration asks for these photographs, prepare them and enter them as its images.
 
     ``data.photographs`` then holds the dataset folders ``trainxS`` (sub-images) and ``testxS`` (whole held-out images)
-    of scale S. Parts that are there already are left as they are.
-
-    Args:
-        data: as the user has it.
-        scale: 2, 3 or 4.
-
-    Returns:
-        The same with ``train`` and ``test`` filled in where they were empty.
+    of scale S (2, 3 or 4), and ``train`` and ``test`` name them where they were empty. Parts that are there already are
+    left as they are.
     """
     if data.photographs is None:
         return data
     folder = Path(data.photographs)
     training, held_out = folder / f"trainx{scale}", folder / f"testx{scale}"
     _prepare(training, _training, scale, SUB_IMAGE)
-    _prepare(held_out, _held_out, scale, None)
+    _prepare(held_out, lambda: {name: _packaged(name) for name in HELD_OUT}, scale, None)
     return dataclasses.replace(
         data, train=data.train or [str(training)], test=data.test or {"photographs": str(held_out)}
     )
@@ -60,10 +54,6 @@ def _training() -> dict[str, np.ndarray]:
     images = {name: _packaged(name) for name in SCIKIT_IMAGE_TRAINING}
     images |= {Path(name).stem: load_sample_image(name) for name in SCIKIT_LEARN_TRAINING}
     return images
-
-
-def _held_out() -> dict[str, np.ndarray]:
-    return {name: _packaged(name) for name in HELD_OUT}
 
 
 def _packaged(name: str) -> np.ndarray:

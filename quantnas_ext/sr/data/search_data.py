@@ -12,8 +12,6 @@ from quantnas_ext.sr.data.dataset_layout import DatasetLayout
 from quantnas_ext.sr.data.patches import PatchDataset, split_dataset
 from quantnas_ext.sr.data.photographs import with_photographs
 
-__all__ = ["search_datasets"]
-
 
 def search_datasets(config: Config, space: ModelSpace) -> tuple[PatchDataset, PatchDataset]:
     """The training and the validation part of a configuration's images, for a search of a super-resolution space.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +11,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.reporting.figures import FAINT_INK, INK, save_figure
+from quantnas_ext.reporting.figures import FAINT_INK, INK
 from quantnas_ext.reporting.table import number_text
 
 Column = tuple[str, np.ndarray | Sequence[np.ndarray]]
@@ -25,39 +23,12 @@ _GAP, _CAPTION, _HEADING, _MARGIN = 18, 44, 46, 16  # pixels of the picture
 _FRAME_COLOUR = "#ffb000"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One photograph.
-
-    Attributes:
-        name: written under it; may be empty.
-        lr: ``uint8 [h, w, 3]``.
-        results: what the methods made of it, each ``uint8 [scale h, scale w, 3]``.
-        hr: the original, ``uint8 [scale h, scale w, 3]``.
-    """
-
-    name: str
-    lr: np.ndarray
-    results: tuple[np.ndarray, ...]
-    hr: np.ndarray
-
-
-def comparison_picture(
-    columns: Sequence[Column], path: str | Path, *, crop: int = 64, names: Sequence[str] = ()
-) -> Path:
-    """Draw a comparison into a .png (pixel for pixel), .pdf or .svg; see `comparison_figure`.
-
-    Raises:
-        InputError: when the images do not fit each other or the path cannot be written.
-    """
-    return save_figure(comparison_figure(columns, crop=crop, names=names), path, dpi=_DPI)
-
-
 def comparison_figure(columns: Sequence[Column], *, crop: int = 64, names: Sequence[str] = ()) -> Figure:
     """One row a photograph: the whole original, then the same crop of every column, enlarged by a whole number.
 
-    The crop is chosen by `telling_region`, which does not ask which method is the better one. Under each method stands
-    its PSNR on Y in dB: of the whole image without a border of `scale` pixels, and of the crop; the best in bold.
+    The crop is chosen by ``telling_region``, which does not ask which method is the better one. Under each method
+    stands its PSNR on Y in dB: of the whole image without a border of ``scale`` pixels, and of the crop; the best in
+    bold.
 
     Args:
         columns: title and image of each column, first LR, last HR, the methods between them; images are
@@ -70,15 +41,15 @@ def comparison_figure(columns: Sequence[Column], *, crop: int = 64, names: Seque
         InputError: when columns are missing, or an image's kind or size does not fit.
     """
     titles = [title for title, _ in columns]
-    rows = comparison_rows(columns, names)
-    scale = rows[0].hr.shape[0] // rows[0].lr.shape[0]
-    side = min(crop, *(length for row in rows for length in row.hr.shape[:2])) // scale * scale
+    rows = _rows(columns, names)
+    scale = rows[0][-1].shape[0] // rows[0][0].shape[0]
+    side = min(crop, *(length for *_, hr in rows for length in hr.shape[:2])) // scale * scale
     if side < scale:
         raise InputError(f"a crop of {crop} pixels is less than one LR pixel at scale {scale}; use at least {scale}")
     zoom = max(1, round(_PANEL / side))
     panel = side * zoom
 
-    whole_sizes = [_fit(row.hr.shape[1], row.hr.shape[0], panel) for row in rows]
+    whole_sizes = [_fit(hr.shape[1], hr.shape[0], panel) for *_, hr in rows]
     first = _MARGIN + max(width for width, _ in whole_sizes) + _GAP
     width = first + len(titles) * (panel + _GAP) - _GAP + _MARGIN
     height = _HEADING + len(rows) * (panel + _CAPTION) + _MARGIN // 2
@@ -87,14 +58,14 @@ def comparison_figure(columns: Sequence[Column], *, crop: int = 64, names: Seque
         canvas.text(first + index * (panel + _GAP) + panel / 2, _HEADING / 2, title, bold=True, size=8.5)
     for index, (row, whole_size) in enumerate(zip(rows, whole_sizes, strict=True)):
         y = _HEADING + index * (panel + _CAPTION)
-        top, left = telling_region(row.hr, row.results, side, scale)
+        top, left = telling_region(row[-1], row[1:-1], side, scale)
         below = y + panel + _CAPTION * 0.42
         x = _MARGIN + (first - _GAP - _MARGIN - whole_size[0]) // 2
         whole_y = y + (panel - whole_size[1]) // 2
-        canvas.whole(row.hr, x, whole_y, whole_size, (left, top, side))
-        canvas.text(x + whole_size[0] / 2, below, row.name)
+        canvas.whole(row[-1], x, whole_y, whole_size, (left, top, side))
+        canvas.text(x + whole_size[0] / 2, below, names[index] if names else "")
         captions = _captions(row, scale, top, left, side)
-        for column, (image, (caption, bold)) in enumerate(zip((row.lr, *row.results, row.hr), captions, strict=True)):
+        for column, (image, (caption, bold)) in enumerate(zip(row, captions, strict=True)):
             unit = scale if column == 0 else 1
             patch = image[top // unit : (top + side) // unit, left // unit : (left + side) // unit]
             x = first + column * (panel + _GAP)
@@ -103,12 +74,8 @@ def comparison_figure(columns: Sequence[Column], *, crop: int = 64, names: Seque
     return canvas.figure
 
 
-def comparison_rows(columns: Sequence[Column], names: Sequence[str] = ()) -> list[Row]:
-    """Sort the columns' images into rows and check that they fit each other; see `comparison_figure`.
-
-    Raises:
-        InputError: when columns are missing, or an image's kind or size does not fit.
-    """
+def _rows(columns: Sequence[Column], names: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
+    """The columns' images row by row, which fit each other."""
     if len(columns) < 3:
         raise InputError(f"a comparison of {len(columns)} columns is none; give LR, at least one method, and HR")
     images = [(title, [one] if isinstance(one, np.ndarray) else list(one)) for title, one in columns]
@@ -133,10 +100,7 @@ def comparison_rows(columns: Sequence[Column], names: Sequence[str] = ()) -> lis
         for image, hr in zip(column, hr_images, strict=True):
             if image.shape != hr.shape:
                 raise InputError(f"column {title!r} has an image {image.shape}; it must be {hr.shape} as in HR")
-    return [
-        Row(names[i] if names else "", lr_images[i], tuple(column[i] for _, column in images[1:-1]), hr_images[i])
-        for i in range(count)
-    ]
+    return list(zip(*(column for _, column in images), strict=True))
 
 
 def telling_region(hr: np.ndarray, results: Sequence[np.ndarray], side: int, step: int) -> tuple[int, int]:
@@ -165,34 +129,30 @@ def telling_region(hr: np.ndarray, results: Sequence[np.ndarray], side: int, ste
 
 
 def _square_means(values: np.ndarray, side: int, step: int) -> np.ndarray:
-    """Mean of every square of a side whose corner lies on multiples of `step`, by a summed-area table."""
+    """Mean of every square of a side whose corner lies on multiples of ``step``, by a summed-area table."""
     table = np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     sums = table[side:, side:] - table[:-side, side:] - table[side:, :-side] + table[:-side, :-side]
     return sums[::step, ::step] / side**2
 
 
-def _captions(row: Row, scale: int, top: int, left: int, side: int) -> list[tuple[str, bool]]:
-    """Text under each crop of a row, and whether it is set in bold."""
+def _captions(row: Sequence[np.ndarray], scale: int, top: int, left: int, side: int) -> list[tuple[str, bool]]:
+    """Text under each crop of a row, and whether it is set in bold; the PSNR of equal images is infinite."""
     # Here and not above, because BasicSR's metrics take seconds to import.
     from quantnas_ext.sr.evaluation.metrics import psnr_y
 
+    _, *results, hr = row
     square = np.s_[top : top + side, left : left + side]
-    whole = [psnr_y(image, row.hr, scale) for image in row.results]
-    crops = [psnr_y(image[square], row.hr[square], 0) for image in row.results]
+    whole = [psnr_y(image, hr, scale) for image in results]
+    crops = [psnr_y(image[square], hr[square], 0) for image in results]
     methods = [
-        (f"{_figure(figure)} dB (crop {_figure(part)})", len(whole) > 1 and figure == max(whole))
+        (f"{number_text(figure, '.2f')} dB (crop {number_text(part, '.2f')})", len(whole) > 1 and figure == max(whole))
         for figure, part in zip(whole, crops, strict=True)
     ]
     return [(f"{side // scale} × {side // scale} pixels", False), *methods, (f"{side} × {side} pixels", False)]
 
 
-def _figure(psnr: float) -> str:
-    """A PSNR with two decimals; that of equal images is infinite."""
-    return number_text(psnr, ".2f")
-
-
 def _fit(width: int, height: int, panel: int) -> tuple[int, int]:
-    """Size of a whole photograph beside crops of side `panel`."""
+    """Size of a whole photograph beside crops of side ``panel``."""
     factor = min(panel / height, _WIDEST * panel / width)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
@@ -200,7 +160,7 @@ def _fit(width: int, height: int, panel: int) -> tuple[int, int]:
 class _PixelFigure:
     """A figure whose parts are placed in pixels of the written .png, y downwards.
 
-    Axes that are a whole multiple of an image's size then show every one of its pixels as an equal square.
+    Axes of a whole multiple of an image's size show every one of its pixels as an equal square.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -214,11 +174,11 @@ class _PixelFigure:
         self.figure.text(*place, text, ha="center", va="center", fontsize=size, fontweight=weight, color=colour)
 
     def pixels(self, image: np.ndarray, x: int, y: int, side: int) -> None:
-        """A square image enlarged to `side` pixels without interpolation."""
+        """A square image enlarged to ``side`` pixels without interpolation."""
         self._image(image, x, y, (side, side))
 
     def whole(self, image: np.ndarray, x: int, y: int, size: tuple[int, int], crop: tuple[int, int, int]) -> None:
-        """A photograph reduced to `size`, with a frame around the crop (left, top, side in its own pixels)."""
+        """A photograph reduced to ``size``, with a frame around the crop (left, top, side in its own pixels)."""
         reduced = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
         axes = self._image(reduced, x, y, size)
         factor = size[0] / image.shape[1]

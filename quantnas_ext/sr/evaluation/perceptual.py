@@ -19,17 +19,12 @@ from torch import nn
 from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.sr.data.images import image_to_tensor
 
-__all__ = ["Lpips", "backbone_file", "load_lpips"]
-
 
 class Lpips:
     """LPIPS with AlexNet on 8-bit images; 0 for equal images, larger is worse.
 
-    Args:
-        network: `lpips.LPIPS` in evaluation mode.
-
     Attributes:
-        SMALLEST: Pixels that each side of an image needs to reach AlexNet's last layers.
+        SMALLEST: pixels that each side of an image needs to reach AlexNet's last layers.
     """
 
     SMALLEST = 31
@@ -39,7 +34,7 @@ class Lpips:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, reference: np.ndarray) -> float:
-        """Distance of two images `uint8 [h, w, 3]`; whole images, borders included, as is usual for LPIPS."""
+        """Distance of two images ``uint8 [h, w, 3]``; whole images, borders included, as is usual for LPIPS."""
         return float(self._network(image_to_tensor(image), image_to_tensor(reference), normalize=True))
 
 
@@ -51,11 +46,8 @@ def backbone_file() -> Path:
 def load_lpips(seconds: float = 60.0) -> Lpips | None:
     """LPIPS, or None with one message on standard error that says what is missing and where to put it.
 
-    The linear layers ship with the `lpips` package. The backbone's weights (233 MB) are taken from `backbone_file`; if
-    they are not there they are downloaded, visibly and for a short time at most.
-
-    Args:
-        seconds: How long the download may take.
+    The linear layers ship with the ``lpips`` package. The backbone's weights (233 MB) are taken from ``backbone_file``;
+    if they are not there they are downloaded, visibly and for some ``seconds`` at most.
     """
     file = backbone_file()
     try:
@@ -85,12 +77,7 @@ def _backbone_address() -> str:
 
 
 def _download(address: str, file: Path, seconds: float) -> None:
-    """Fetch a file that carries the start of its SHA-256 in its name; it appears complete and checked or not at all.
-
-    Raises:
-        RuntimeError: It cannot be reached, is not what its name says, or time ran out.
-        WriteError: It cannot be kept.
-    """
+    """Fetch a file that carries the start of its SHA-256 in its name; it appears complete and checked or not at all."""
     print(f"LPIPS: fetching {address} (at most {seconds:.0f} s)", file=sys.stderr)
     end = time.monotonic() + seconds
     digest = hashlib.sha256()

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import WriteError, check_writable
-
-__all__ = ["TILE", "check_output_folder", "check_tile", "within_memory"]
+from quantnas_ext.files.atomic import WriteError, check_writable, writing
 
 TILE = 512
 """Side of a tile without its margin, low-resolution pixels, where nothing else is said."""
@@ -21,28 +19,23 @@ def check_output_folder(folder: Path) -> None:
     """Check, before long work and without making it, that files can be written to a folder.
 
     Raises:
-        InputError: It, or the folder in which it would be made, is a file or cannot be written to.
+        InputError: it, or the folder in which it would be made, is a file or cannot be written to.
     """
-    nearest = folder
     try:
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise InputError(f"folder '{folder}' cannot be made ('{nearest}' is a file); name another one")
-    except OSError as error:
-        raise InputError(f"folder '{folder}' cannot be written to ({error.strerror}); name another one") from error
-    try:
-        check_writable(nearest)
+        with writing(folder):
+            nearest = next(place for place in (folder, *folder.parents) if place.exists())
+            if not nearest.is_dir():
+                raise InputError(f"folder '{folder}' cannot be made ('{nearest}' is a file); name another one")
+            check_writable(nearest)
     except WriteError as error:
-        reason = getattr(error.reason, "strerror", None) or error.reason
-        raise InputError(f"folder '{folder}' cannot be written to ({reason}); name another one") from error
+        raise InputError(f"folder '{folder}' cannot be written to ({error.said}); name another one") from error
 
 
 def check_tile(tile: int) -> int:
     """The side of a tile itself.
 
     Raises:
-        InputError: It is neither 0 (images are enlarged whole) nor at least 24.
+        InputError: it is neither 0 (images are enlarged whole) nor at least 24.
     """
     if tile and tile < _SMALLEST_TILE:
         raise InputError(f"a tile of {tile} pixels is not possible; give at least {_SMALLEST_TILE}, or 0 for none")
@@ -54,7 +47,7 @@ def within_memory(image: Path) -> Iterator[None]:
     """Say in a sentence that memory does not suffice to enlarge an image.
 
     Raises:
-        InputError: In place of the errors of Python and torch that say so.
+        InputError: in place of the errors of Python and torch that say so.
     """
     try:
         yield

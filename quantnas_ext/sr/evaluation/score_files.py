@@ -8,57 +8,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import WriteError, atomic_file, check_writable
+from quantnas_ext.files.atomic import atomic_file, check_writable, writing
 from quantnas_ext.files.json_values import json_values
 from quantnas_ext.files.paths import seen_from
-from quantnas_ext.reporting.table import number_text
+from quantnas_ext.reporting.table import LPIPS, PSNR, SSIM, format_table
 
 if TYPE_CHECKING:
     from quantnas_ext.sr.evaluation.metrics import FolderScores
 
-__all__ = ["check_new_file", "scores_table", "write_json"]
-
-_HEADINGS = {"psnr": ("PSNR dB", ".2f"), "ssim": ("SSIM", ".4f"), "lpips": ("LPIPS", ".4f")}
-
 
 def scores_table(scores: Mapping[str, Mapping[str, FolderScores]]) -> str:
-    """A text table of mean figures, a line for each data set and method.
-
-    Args:
-        scores: Data set to method to its scores.
-    """
-    rows = [(data, method, found.mean) for data, methods in scores.items() for method, found in methods.items()]
-    figures = [name for name in _HEADINGS if all(name in mean for *_, mean in rows)]
-    lines = [["data", "method", *(_HEADINGS[name][0] for name in figures)]]
-    for data, method, mean in rows:
-        lines.append([data, method, *(number_text(mean[name], _HEADINGS[name][1]) for name in figures)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = ["<", "<", *">" * len(figures)]
-    return "\n".join(
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True))
-        for line in lines
-    )
+    """A text table of mean figures, a line for each data set and each method in it."""
+    rows = [
+        {"data": data, "method": method, **found.mean}
+        for data, methods in scores.items()
+        for method, found in methods.items()
+    ]
+    figures = [figure for figure in (PSNR, SSIM, LPIPS) if all(figure.key in row for row in rows)]
+    return format_table(rows, ["data", "method", *figures])
 
 
 def check_new_file(path: str | Path) -> None:
     """Check, before long work, that a result can be written.
 
     Raises:
-        InputError: The file exists already, its folder does not, or nothing can be written there.
+        InputError: the file exists already, its folder does not, or nothing can be written there.
     """
     path = Path(path)
-    try:
+    with writing(path):
         if path.exists():
             raise InputError(f"'{path}' already exists; name another file or delete this one first")
         if not path.parent.is_dir():
-            folder = path.parent
-            where = seen_from(folder)
             raise InputError(
-                f"'{path}' cannot be written: folder '{folder}' does not exist{where}; make it or name another"
+                f"'{path}' cannot be written: folder '{path.parent}' does not exist{seen_from(path.parent)}; make it "
+                "or name another"
             )
         check_writable(path.parent)
-    except (OSError, WriteError) as error:
-        raise WriteError(path, error) from error
 
 
 def write_json(result: Mapping[str, Any], path: str | Path) -> None:

@@ -27,8 +27,6 @@ from quantnas_ext.nn.residual import Moments
 from quantnas_ext.quantization import ActivationQuantizer, QuantConv2d, WeightQuantizer
 from quantnas_ext.sr.data.images import image_to_tensor, tensor_to_image
 
-__all__ = ["tile_margin", "upscale_tiles"]
-
 _GRID = POOLING_STRIDE
 """Tiles begin at multiples of it, where ESA's windows do."""
 
@@ -50,12 +48,11 @@ class _Place:
 
     def times(self, factor: int) -> _Place:
         """The same place at another resolution."""
-
-        def both(pair: tuple[slice, slice]) -> tuple[slice, slice]:
-            rows, columns = (slice(factor * part.start, factor * part.stop) for part in pair)
-            return rows, columns
-
-        return _Place((factor * self.image[0], factor * self.image[1]), both(self.tile), both(self.core))
+        top, left, core_top, core_left = (
+            slice(factor * part.start, factor * part.stop) for part in (*self.tile, *self.core)
+        )
+        height, width = self.image
+        return _Place((factor * height, factor * width), (top, left), (core_top, core_left))
 
 
 class _Gathering(Exception):
@@ -73,7 +70,7 @@ def tile_margin(network: nn.Module) -> int | None:
     and ESA take from the whole image is set aside meanwhile.
 
     Args:
-        network: In evaluation mode.
+        network: in evaluation mode.
 
     Returns:
         A multiple of 6; None where tiles would change pixels, because the network has parts that are not known to do
@@ -106,16 +103,16 @@ def tile_margin(network: nn.Module) -> int | None:
 
 @torch.no_grad()
 def upscale_tiles(network: nn.Module, image: np.ndarray, tile: int, margin: int) -> np.ndarray:
-    """Enlarge an image with at most `tile + 2 margin + 5` pixels a side in the network at once.
+    """Enlarge an image with at most ``tile + 2 margin + 5`` pixels a side in the network at once.
 
     Args:
-        network: In evaluation mode.
-        image: `uint8 [h, w, 3]`.
-        tile: Side of a tile without its margin, at least 24; rounded down to a multiple of 6.
-        margin: From `tile_margin`.
+        network: in evaluation mode.
+        image: ``uint8 [h, w, 3]``.
+        tile: side of a tile without its margin, at least 24; rounded down to a multiple of 6.
+        margin: from ``tile_margin``.
 
     Returns:
-        `uint8 [s h, s w, 3]`.
+        ``uint8 [s h, s w, 3]``.
     """
     device = next(network.parameters()).device
     places = list(_places((image.shape[0], image.shape[1]), tile - tile % _GRID, margin))
@@ -146,7 +143,7 @@ def upscale_tiles(network: nn.Module, image: np.ndarray, tile: int, margin: int)
 
 
 class _Deviation:
-    """Stands in for `ADQResidual.deviation`: that of the whole image, from the sums over the tiles."""
+    """Stands in for ``ADQResidual.deviation``: that of the whole image, from the sums over the tiles."""
 
     def __init__(self, layer: ADQResidual) -> None:
         self.place: _Place | None = None
@@ -173,7 +170,7 @@ class _Deviation:
 
 
 class _FarMap:
-    """Stands in for `ESA.seen_from_afar`: the map of the whole image, pooled from the tiles, at a tile's place."""
+    """Stands in for ``ESA.seen_from_afar``: the map of the whole image, pooled from the tiles, at a tile's place."""
 
     def __init__(self, layer: ESA) -> None:
         self.place: _Place | None = None

@@ -12,8 +12,6 @@ from quantnas_ext.sr.data.images import Picture, image_to_tensor, tensor_to_imag
 from quantnas_ext.sr.evaluation.results import TILE
 from quantnas_ext.sr.evaluation.tiling import tile_margin, upscale_tiles
 
-__all__ = ["upscale", "upscale_opacity", "upscale_picture"]
-
 _STRIP = 512
 """Rows of opacity that are enlarged at once."""
 
@@ -26,15 +24,16 @@ def upscale(network: nn.Module, image: np.ndarray, *, tile: int = TILE) -> np.nd
     """Enlarge one image with a network in evaluation mode, on the device where the network is.
 
     An image larger than a tile is enlarged tile by tile, in memory that its size hardly matters to, and has the pixels
-    that it would have whole. Where tiles would change them (`tile_margin` is None), it is enlarged whole all the same.
+    that it would have whole. Where tiles would change them (``tile_margin`` is None), it is enlarged whole all the
+    same.
 
     Args:
-        network: `[1, 3, h, w]` RGB in [0, 1] to `[1, 3, s h, s w]`.
-        image: `uint8 [h, w, 3]`.
-        tile: Side of a tile in low-resolution pixels; 0 enlarges every image whole.
+        network: ``[1, 3, h, w]`` RGB in [0, 1] to ``[1, 3, s h, s w]``.
+        image: ``uint8 [h, w, 3]``.
+        tile: side of a tile in low-resolution pixels; 0 enlarges every image whole.
 
     Returns:
-        `uint8 [s h, s w, 3]`, clipped and rounded.
+        ``uint8 [s h, s w, 3]``, clipped and rounded.
     """
     if tile and image.shape[0] * image.shape[1] > tile * tile:
         margin = tile_margin(network)
@@ -45,7 +44,7 @@ def upscale(network: nn.Module, image: np.ndarray, *, tile: int = TILE) -> np.nd
 
 
 def upscale_opacity(alpha: np.ndarray, scale: int) -> np.ndarray:
-    """`upscale_bicubic` of `uint8 [h, w]`, some rows at a time: the same pixels, in little memory."""
+    """``upscale_bicubic`` of ``uint8 [h, w]``, some rows at a time: the same pixels, in little memory."""
     height, width = alpha.shape
     result = np.empty((height * scale, width * scale), np.uint8)
     for top in range(0, height, _STRIP):
@@ -59,13 +58,14 @@ def upscale_picture(network: nn.Module, picture: Picture, scale: int, *, tile: i
     """Enlarge a picture and keep what kind it is.
 
     Args:
-        network: As in `upscale`.
-        picture: Any picture; greyscale goes through the network as three equal channels and comes back as BT.601 luma.
-        scale: The network's scale.
-        tile: As in `upscale`.
+        network: as in ``upscale``.
+        picture: any picture; greyscale goes through the network as three equal channels and comes back as BT.601 luma.
+        scale: the network's scale.
+        tile: as in ``upscale``.
 
     Returns:
-        `uint8 [s h, s w]` (grey), `[s h, s w, 2]` (grey, opacity), `[s h, s w, 3]` or `[s h, s w, 4]` (RGB, opacity).
+        ``uint8 [s h, s w]`` (grey), ``[s h, s w, 2]`` (grey, opacity), ``[s h, s w, 3]`` or ``[s h, s w, 4]`` (RGB,
+        opacity).
     """
     enlarged = upscale(network, picture.rgb, tile=tile)
     if picture.grey:

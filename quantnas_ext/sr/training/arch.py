@@ -1,4 +1,4 @@
-"""Found networks in BasicSR's registry of networks: `network_g: {type: QuantNASNetwork, architecture: FILE}`."""
+"""Found networks in BasicSR's registry of networks: ``network_g: {type: QuantNASNetwork, architecture: FILE}``."""
 
 from __future__ import annotations
 
@@ -15,31 +15,34 @@ from quantnas_ext.sr.weights.weight_loading import load_weights
 compat.prepare_basicsr()
 from basicsr.utils.registry import ARCH_REGISTRY  # noqa: E402
 
-__all__ = ["QuantNASNetwork", "architecture_of", "trained_network"]
+
+def architecture_in(file: str, precision: int | str | None) -> Architecture:
+    """The architecture in a file, with every searched layer at a precision; None keeps what was found."""
+    found = Architecture.load(file)
+    return found if precision is None else found.with_precision(precision)
 
 
 @ARCH_REGISTRY.register()
 def QuantNASNetwork(  # noqa: N802 (BasicSR's options name networks like classes)
     architecture: str, precision: int | str | None = None, weights: str | None = None
 ) -> nn.Module:
-    """Build the network of an architecture file. State dicts have the same keys as those of `Architecture.build`.
+    """Build the network of an architecture file. State dicts have the same keys as those of ``Architecture.build``.
 
     Args:
-        architecture: Path of an architecture file.
-        precision: Bits for every searched layer instead of the found ones, as in `8` or `w4a8`; 32 is full precision.
-        weights: Path of a file with the weights of that architecture (`load_weights`), in its own precisions or in full
-            precision, and with `precision` in any; where they are others, steps start anew and the log says so. None
-            starts from new weights.
+        architecture: path of an architecture file.
+        precision: bits for every searched layer instead of the found ones, as in ``8`` or ``w4a8``; 32 is full
+            precision.
+        weights: path of a file with the weights of that architecture (``load_weights``), in its own precisions or in
+            full precision, and with ``precision`` in any; where they are others, steps start anew and the log says so.
+            None starts from new weights.
 
     Returns:
-        `float32 [N, 3, h, w]` RGB in [0, 1] to `[N, 3, s h, s w]`, with the attribute `scale`.
+        ``float32 [N, 3, h, w]`` RGB in [0, 1] to ``[N, 3, s h, s w]``, with the attribute ``scale``.
 
     Raises:
-        InputError: A file is missing, damaged or foreign, or the precision is not possible.
+        InputError: a file is missing, damaged or foreign, or the precision is not possible.
     """
-    found = Architecture.load(architecture)
-    if precision is not None:
-        found = found.with_precision(precision)
+    found = architecture_in(architecture, precision)
     network = found.build()
     if weights is not None:
         for line in load_weights(network, weights, found, other_precisions="full" if precision is None else "any"):
@@ -51,27 +54,21 @@ def architecture_of(options: Mapping[str, Any]) -> Architecture | None:
     """The architecture that BasicSR's options for a network name, in their precision; None for other networks.
 
     Raises:
-        InputError: As `QuantNASNetwork`.
+        InputError: as ``QuantNASNetwork``.
     """
     if options.get("type") != QuantNASNetwork.__name__:
         return None
-    found = Architecture.load(options["architecture"])
-    precision = options.get("precision")
-    return found if precision is None else found.with_precision(precision)
+    return architecture_in(options["architecture"], options.get("precision"))
 
 
 def trained_network(architecture: str, weights: str) -> tuple[Any, list[str]]:
-    """The network of an architecture file with its own weights, to be used as it is.
-
-    Args:
-        architecture: Path of an architecture file.
-        weights: Path of a safetensors file, or a `net_g_*.pth` of BasicSR.
+    """The network of an architecture file with its own weights (safetensors, or a ``net_g_*.pth`` of BasicSR).
 
     Returns:
-        The network in evaluation mode, as `QuantNASNetwork`, and what the user should know of the weights, in lines.
+        The network in evaluation mode, as ``QuantNASNetwork``, and what the user should know of the weights, in lines.
 
     Raises:
-        InputError: A file is missing, damaged or foreign, or the weights are of other precisions.
+        InputError: a file is missing, damaged or foreign, or the weights are of other precisions.
     """
     found = Architecture.load(architecture)
     network = found.build().eval()

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from quantnas_ext import compat
-from quantnas_ext.errors import InputError
+from quantnas_ext.errors import InputError, about
 from quantnas_ext.files.atomic import atomic_file
 from quantnas_ext.files.paths import expanded, path_argument, seen_from
 from quantnas_ext.files.schema import read_yaml, read_yaml_file
@@ -28,8 +28,6 @@ compat.prepare_basicsr()
 from basicsr.utils import set_random_seed  # noqa: E402
 from basicsr.utils.dist_util import get_dist_info, init_dist  # noqa: E402
 
-__all__ = ["final_training_options", "parse_arguments", "read_options", "write_options"]
-
 _EPOCH_ITERATIONS = 1000
 """Iterations in what BasicSR counts as an epoch: at each one's end it restarts its data loader."""
 
@@ -40,11 +38,11 @@ def final_training_options(
     """BasicSR's options for the final training of a found network: L1, Adam, cosine to (nearly) zero.
 
     Args:
-        config: Its `seed`, `data.train`, `data.test`, `data.workers` and `train` are used.
-        scale: The network's scale.
-        images: Number of training pairs, on which the length of BasicSR's epochs depends.
-        architecture: The architecture file to train.
-        weights: Safetensors weights to start from; None for new ones.
+        config: its ``seed``, ``data.train``, ``data.test``, ``data.workers`` and ``train`` are used.
+        scale: the network's scale.
+        images: number of training pairs, on which the length of BasicSR's epochs depends.
+        architecture: the architecture file to train.
+        weights: safetensors weights to start from; None for new ones.
     """
     train = config.train
     needed = train.batch_size * min(train.iterations, _EPOCH_ITERATIONS)
@@ -117,7 +115,8 @@ def final_training_options(
 def write_options(options: dict[str, Any], path: str | Path) -> None:
     """Write an options file; it appears complete or not at all.
 
-    Paths below its folder are written relative to it, so that the folder can be moved. `written_in` says where it lay.
+    Paths below its folder are written relative to it, so that the folder can be moved. ``written_in`` says where it
+    lay.
     """
     path = Path(path)
     folder = path.absolute().parent
@@ -137,7 +136,7 @@ def _inside(folder: Path, path: str) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """BasicSR's command line for training (`python -m basicsr.train`)."""
+    """BasicSR's command line for training (``python -m basicsr.train``)."""
     parser = argparse.ArgumentParser(
         prog="python -m quantnas_ext.sr.train",
         description="BasicSR's training with the networks, datasets and model of quantnas_ext; all results go to the "
@@ -155,27 +154,20 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def read_options(arguments: argparse.Namespace, root: str, is_train: bool = True) -> dict[str, Any]:
-    """What `basicsr.utils.options.parse_options` does, without its `exec`, `eval` and unsafe YAML.
+    """What ``basicsr.utils.options.parse_options`` does, without its ``exec``, ``eval`` and unsafe YAML.
 
-    Options are read, overridden and checked, processes are joined (`--launcher`), random numbers are seeded, and the
-    paths below `root` are filled in.
-
-    Args:
-        arguments: From `parse_arguments`.
-        root: Folder of `experiments/` and `tb_logger/`.
-        is_train: Whether this is a training; kept for BasicSR's signature.
+    Options are read, overridden and checked, processes are joined (``--launcher``), random numbers are seeded, and the
+    paths of ``experiments/`` and ``tb_logger/`` below ``root`` are filled in.
 
     Raises:
-        InputError: The file is missing, is not YAML or lacks an option, an option is of another kind than it can be, or
+        InputError: the file is missing, is not YAML or lacks an option, an option is of another kind than it can be, or
             an override is not possible.
     """
     path = Path(arguments.opt)
     if not path.is_file():
         raise InputError(f"options file '{path}' does not exist{seen_from(path)}; recipes/train.py writes one")
-    try:
+    with about(f"options file '{path}' cannot be read"):
         options = read_yaml_file(path)
-    except InputError as error:
-        raise InputError(f"options file '{path}' cannot be read: {error}") from error
     for override in arguments.force_yml:
         _override(options, override)
     try:
@@ -218,8 +210,7 @@ def _beside(path: str, options: Path, written_in: str | None) -> str:
     """The file or folder that a path in an options file means; the path itself where there is none.
 
     A relative path begins at the options file (what lies in the run folder moves with it), else, as BasicSR has it, at
-    the working directory, else where the file was written. An absolute path to something that has moved together with
-    the options file is found again by where they lay to each other.
+    the working directory, else where the file was written. An absolute one that moved with the file is found again.
     """
     path = expanded(path)
     folder = options.absolute().parent
@@ -231,7 +222,7 @@ def _beside(path: str, options: Path, written_in: str | None) -> str:
 
 
 def _override(options: dict[str, Any], text: str) -> None:
-    """Apply one `--force_yml KEY:SUB=VALUE`, in place. Sections must exist, the last key may be new."""
+    """Apply one ``--force_yml KEY:SUB=VALUE``, in place. Sections must exist, the last key may be new."""
     key, equals, value = (part.strip() for part in text.partition("="))
     *sections, name = key.split(":")
     section = find_option(options, ":".join(sections)) if sections else options
@@ -241,7 +232,7 @@ def _override(options: dict[str, Any], text: str) -> None:
 
 
 def _value(text: str) -> Any:
-    """An override's value as BasicSR reads it: YAML, `None`, and numbers such as `1e-4`."""
+    """An override's value as BasicSR reads it: YAML, ``None``, and numbers such as ``1e-4``."""
     if text.lower() == "none":
         return None
     value = read_yaml(text)

@@ -1,4 +1,4 @@
-"""Final training by BasicSR's own `train_pipeline`, with everything it writes in one run folder."""
+"""Final training by BasicSR's own ``train_pipeline``, with everything it writes in one run folder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from quantnas_ext.sr.training.basicsr_options import parse_arguments, read_optio
 from quantnas_ext.sr.training.rehearsal import rehearse
 from quantnas_ext.sr.training.seen_images import note_seen_images
 from quantnas_ext.sr.training.training_order import ordered_by_seed
-from quantnas_ext.sr.weights.weight_files import read_weight_file
-from quantnas_ext.sr.weights.weight_loading import save_weights
+from quantnas_ext.sr.weights.weight_files import read_weight_file, save_weights
 from quantnas_ext.threads import choose_threads
 
 compat.prepare_basicsr()
@@ -32,24 +31,22 @@ import basicsr.train as basicsr_train  # noqa: E402
 from basicsr.utils import logger as basicsr_logger  # noqa: E402
 from basicsr.utils.dist_util import get_dist_info  # noqa: E402
 
-__all__ = ["train"]
-
 
 def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
-    """Train as an options file says, from the start or (`--auto_resume`) from the latest state that is whole.
+    """Train as an options file says, from the start or (``--auto_resume``) from the latest state that is whole.
 
-    Beside the options file appear `experiments/` (checkpoints, training states), `tb_logger/`, `train.log` and, at the
-    end, the trained weights.
+    Beside the options file appear ``experiments/`` (checkpoints, training states), ``tb_logger/``, ``train.log`` and,
+    at the end, the trained weights.
 
     Args:
-        argv: BasicSR's arguments, `["-opt", FILE, ...]`; the command line's, if None.
-        quiet: Show only validations and warnings besides the progress bar; the log file has everything.
+        argv: BasicSR's arguments, ``["-opt", FILE, ...]``; the command line's, if None.
+        quiet: show only validations and warnings besides the progress bar; the log file has everything.
 
     Returns:
         The path of the trained weights.
 
     Raises:
-        InputError: Something in the options file is wrong, or the folder holds a training already and nothing says to
+        InputError: something in the options file is wrong, or the folder holds a training already and nothing says to
             go on with it; nothing has been written or moved then.
     """
     arguments = parse_arguments(argv)
@@ -73,9 +70,9 @@ def train(argv: Sequence[str] | None, *, quiet: bool = False) -> Path:
 
 @contextlib.contextmanager
 def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Iterator[dict[str, Any]]:
-    """Let the pipeline read its options from `arguments`, checked; yields a dict that the options are copied to.
+    """Let the pipeline read its options from ``arguments``, checked; yields a dict that the options are copied to.
 
-    After the checks the first process locks the folder; `held` gives it back.
+    After the checks the first process locks the folder; ``held`` gives it back.
     """
     parsed: dict[str, Any] = {}
 
@@ -102,10 +99,7 @@ def _parsing(arguments: argparse.Namespace, held: contextlib.ExitStack) -> Itera
 
 
 def _trial_step(options: dict[str, Any]) -> Callable[[], None] | None:
-    """Forward and backward pass of a network like the one to be trained; None for networks that are not ours.
-
-    Random numbers stay as they are.
-    """
+    """Forward and backward pass of a network like the one to be trained; None for networks that are not ours."""
     network_options = dict(options["network_g"])
     if network_options.pop("type") != QuantNASNetwork.__name__:
         return None
@@ -123,16 +117,7 @@ def _trial_step(options: dict[str, Any]) -> Callable[[], None] | None:
 
 
 def _check_start(options: dict[str, Any], weights: Path, command: str) -> None:
-    """Refuse to begin anew where a training has left its results.
-
-    Args:
-        options: Of the training that is to begin.
-        weights: Where the trained weights of the folder are.
-        command: How to start it, for the sentence.
-
-    Raises:
-        InputError: There are trained weights or training states, and nothing says to go on from them.
-    """
+    """Refuse to begin anew where a training has left weights or states, and nothing says to go on from them."""
     states = list(Path(options["path"]["training_states"]).glob("*.state"))
     if options["path"].get("resume_state") or (options["auto_resume"] and (states or not weights.exists())):
         return
@@ -155,7 +140,7 @@ class _BarHandler(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file whose full disk ends the training, where `logging` would print a traceback for every line."""
+    """A log file whose full disk ends the training, where ``logging`` would print a traceback for every line."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         """Let out what writing a line has raised; called while that is handled."""

@@ -33,18 +33,16 @@ from basicsr.utils import get_root_logger  # noqa: E402
 from basicsr.utils.dist_util import get_dist_info  # noqa: E402
 from basicsr.utils.registry import MODEL_REGISTRY  # noqa: E402
 
-__all__ = ["QuantNASModel"]
-
 
 @MODEL_REGISTRY.register()
 class QuantNASModel(SRModel):
-    """`SRModel` for networks with learned quantization steps.
+    """``SRModel`` for networks with learned quantization steps.
 
     Options besides BasicSR's own:
-        `train.full_precision_iter`: So many iterations run without quantization first. Then all steps restart, once,
+        ``train.full_precision_iter``: So many iterations run without quantization first. Then all steps restart, once,
             and quantization stays on. Which phase an iteration belongs to depends on its number alone, so that a
             resumed training goes on in the right one.
-        `logger.progress_bar`: Show a progress bar.
+        ``logger.progress_bar``: Show a progress bar.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -61,7 +59,7 @@ class QuantNASModel(SRModel):
         self._enter_phase(1)
 
     def setup_optimizers(self) -> None:
-        """BasicSR's optimizer, with the learned steps in a parameter group of their own (`give_steps_a_group`)."""
+        """BasicSR's optimizer, with the learned steps in a parameter group of their own (``give_steps_a_group``)."""
         super().setup_optimizers()
         give_steps_a_group(self.optimizer_g, self.get_bare_model(self.net_g))
 
@@ -70,12 +68,12 @@ class QuantNASModel(SRModel):
         return super().model_to_device(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Take a batch: `lq [N, 3, h, w]`, and `gt [N, 3, s h, s w]` where there is one."""
+        """Take a batch: ``lq [N, 3, h, w]``, and ``gt [N, 3, s h, s w]`` where there is one."""
         super().feed_data(data)
         self.lq: Tensor = self.lq.contiguous(memory_format=torch.channels_last)
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """Do training iteration `current_iter`, counted from 1."""
+        """Do training iteration ``current_iter``, counted from 1."""
         network = self.get_bare_model(self.net_g)
         first_quantized = current_iter == self._full_precision_iter + 1
         self._enter_phase(current_iter)
@@ -134,14 +132,14 @@ class QuantNASModel(SRModel):
 
     @torch.no_grad()
     def save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = "params") -> None:
-        """Save networks, whole or not at all, as `{net_label}_{current_iter}.pth` (-1: latest) in BasicSR's form.
+        """Save networks, whole or not at all, as ``{net_label}_{current_iter}.pth`` (-1: latest) in BasicSR's form.
 
         The identity of their weights stands beside them: BasicSR reads the entry of a name and passes over others, so
         that its own programs read such a file too. Left to itself, BasicSR goes on training where a file could not be
         written, and leaves half of it.
 
         Raises:
-            WriteError: The disk is full, or nothing can be written there.
+            WriteError: the disk is full, or nothing can be written there.
         """
         if get_dist_info()[0] != 0:
             return
@@ -163,7 +161,7 @@ class QuantNASModel(SRModel):
         """Load a network as BasicSR does, once its weights are known to belong to this one; also from safetensors.
 
         Raises:
-            InputError: They belong to another network or to other precisions.
+            InputError: they belong to another network or to other precisions.
         """
         architecture = architecture_of(self.opt["network_g"])
         if architecture is not None and Path(load_path).suffix == ".safetensors":
@@ -182,11 +180,7 @@ class QuantNASModel(SRModel):
             self._progress = None
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Save optimizers and schedulers, whole or not at all, as `{current_iter}.state`; none at the end (-1).
-
-        Raises:
-            WriteError: As `save_network`.
-        """
+        """Save optimizers and schedulers, whole or not at all, as ``{current_iter}.state``; none at the end (-1)."""
         if current_iter != -1 and get_dist_info()[0] == 0:
             optimizers, schedulers = (
                 [part.state_dict() for part in parts] for parts in (self.optimizers, self.schedulers)
@@ -204,8 +198,7 @@ class QuantNASModel(SRModel):
     def _spread_steps(self, first: bool) -> None:
         """Let processes, whose batches differ, agree on the quantizers, and bring those of the average up to date.
 
-        Args:
-            first: Whether this was the first iteration, or the first one with quantization.
+        ``first``: whether this was the first iteration, or the first one with quantization.
         """
         network = self.get_bare_model(self.net_g)
         if agree_on_steps(network) and self.ema_decay > 0:

@@ -8,19 +8,9 @@ from typing import Any
 
 from quantnas_ext.errors import InputError, shown
 
-__all__ = ["check_types", "find_option", "path_options"]
-
 _NEEDED = (
-    "name",
-    "model_type",
-    "scale",
-    "num_gpu",
-    "datasets:train",
-    "network_g:type",
-    "path",
-    "train:total_iter",
-    "logger:print_freq",
-    "logger:save_checkpoint_freq",
+    *("name", "model_type", "scale", "num_gpu", "datasets:train", "network_g:type", "path"),
+    *("train:total_iter", "logger:print_freq", "logger:save_checkpoint_freq"),
 )
 
 _LEAST = {
@@ -38,11 +28,11 @@ _LEAST = {
 _LEAST_OF_DATASETS = {"gt_size": 1, "batch_size_per_gpu": 1, "num_worker_per_gpu": 0, "dataset_enlarge_ratio": 1}
 
 _WITH_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
-"""Numbers such as `1e-4`, which YAML 1.1 takes for text."""
+"""Numbers such as ``1e-4``, which YAML 1.1 takes for text."""
 
 
 def find_option(options: Any, key: str) -> Any:
-    """The option with a path such as `train:total_iter`, or None."""
+    """The option with a path such as ``train:total_iter``, or None."""
     for name in key.split(":"):
         options = options.get(name) if isinstance(options, dict) else None
     return options
@@ -63,10 +53,10 @@ def path_options(options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str,
 
 
 def check_types(options: Any) -> None:
-    """Check what must be there and of which kind, and turn `1e-4` and `5e3`, texts in YAML, into numbers, in place.
+    """Check what must be there and of which kind, and turn ``1e-4`` and ``5e3``, texts in YAML, into numbers, in place.
 
     Raises:
-        InputError: An option is missing, or of another kind or size than it can be. The sentence does not name the
+        InputError: an option is missing, or of another kind or size than it can be. The sentence does not name the
             file.
     """
     for key in _NEEDED:
@@ -108,7 +98,7 @@ def check_types(options: Any) -> None:
 
 
 def _read_exponents(section: Any) -> None:
-    """Turn texts such as `1e-4` into numbers, in sections of sections too, in place; names stay text."""
+    """Turn texts such as ``1e-4`` into numbers, in sections of sections too, in place; names stay text."""
     entries = section.items() if isinstance(section, dict) else enumerate(section)
     for key, value in list(entries):
         if isinstance(value, dict | list):
@@ -118,7 +108,7 @@ def _read_exponents(section: Any) -> None:
 
 
 def _check_whole(options: dict[str, Any], key: str, least: int, more: str = "") -> None:
-    """Check a whole number where there is one; `5000.0`, as BasicSR's own files have it, becomes 5000."""
+    """Check a whole number where there is one; ``5000.0``, as BasicSR's own files have it, becomes 5000."""
     value = find_option(options, key)
     if value is None:
         return

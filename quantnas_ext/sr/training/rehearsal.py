@@ -34,22 +34,14 @@ from basicsr.utils.registry import (  # noqa: E402
     MODEL_REGISTRY,
 )
 
-__all__ = ["rehearse"]
-
 _REGISTERED = (arch.QuantNASNetwork, basicsr_datasets.PairedFoldersDataset, model.QuantNASModel)
 """Importing their modules entered them in BasicSR's registries."""
 
 _TRAIN_OPTIONS = (
-    "total_iter",
-    "warmup_iter",
-    "full_precision_iter",
-    "ema_decay",
-    "optim_g",
-    "scheduler",
-    "pixel_opt",
-    "perceptual_opt",
+    *("total_iter", "warmup_iter", "full_precision_iter", "ema_decay"),
+    *("optim_g", "scheduler", "pixel_opt", "perceptual_opt"),
 )
-"""Options under `train` that `QuantNASModel` and the training loop read."""
+"""Options under ``train`` that ``QuantNASModel`` and the training loop read."""
 
 _SCHEDULERS = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
@@ -63,11 +55,8 @@ def rehearse(options: dict[str, Any]) -> None:
 
     Random numbers are seeded anew afterwards, so that a training is the same however much was checked.
 
-    Args:
-        options: From `options.read_options`; not changed.
-
     Raises:
-        InputError: A name or an option is unknown, a file is missing, or BasicSR cannot build something from its
+        InputError: a name or an option is unknown, a file is missing, or BasicSR cannot build something from its
             options.
     """
     _check_names(options)
@@ -135,14 +124,7 @@ def _check_names(options: dict[str, Any]) -> None:
 
 
 def _check_part(key: str, part: Any, known: Any, supplied: Collection[str] = ()) -> None:
-    """Check a section `{type: ..., options ...}` against what its type takes.
-
-    Args:
-        key: The section's key.
-        part: The section.
-        known: A registry of BasicSR, or a dictionary, of types.
-        supplied: Arguments that BasicSR gives by itself.
-    """
+    """Check a section ``{type: ..., options ...}`` against what its type takes; BasicSR itself gives ``supplied``."""
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise InputError(f"'{key}' must be a section with a 'type'; compare it with one that recipes/train.py wrote")
     if part["type"] not in known:

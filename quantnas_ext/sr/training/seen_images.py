@@ -11,14 +11,11 @@ from quantnas_ext.sr.data.mosaics import comparable, find_photographs
 from quantnas_ext.sr.data.origins import photograph_digest, read_origins
 from quantnas_ext.sr.training.basicsr_datasets import PairedFoldersDataset, WholeImagesDataset
 
-__all__ = ["note_seen_images"]
-
 
 def note_seen_images(options: dict[str, Any]) -> None:
     """Print a line for every data set of a training's validation that shares photographs with its training images.
 
-    Args:
-        options: BasicSR's, read and checked; data sets of other kinds than this package's are passed over.
+    Data sets of other kinds than this package's are passed over; the options have been checked.
     """
     datasets = options["datasets"].values()
     trained = [PairedFoldersDataset(of) for of in datasets if of["type"] == PairedFoldersDataset.__name__]
@@ -29,11 +26,15 @@ def note_seen_images(options: dict[str, Any]) -> None:
     images = [paths for dataset in trained for paths in dataset.images]
     tests = {name: dataset.images for name, dataset in tested.items()}
     everything = [path for part in (*images, *tests.values()) for path in part]
+    of_training = sum(map(len, images))
     if comparable(everything):
-        seen = _by_pixels(folders, images, tests, [Path(dataset.opt["folder"]) for dataset in tested.values()])
+        folders += [Path(dataset.opt["folder"]) for dataset in tested.values()]
+        photographs = [photograph.images for photograph in find_photographs(folders, [*images, *tests.values()])]
+        seen = {everything[index] for shown in photographs if min(shown) < of_training for index in shown}
     else:
         recorded = {origin.photograph for folder in folders for origin in read_origins(folder).values()}
-        seen = {path for of in tests.values() for path in of if recorded and _digest(path) in recorded}
+        of_tests = everything[of_training:] if recorded else []
+        seen = {path for path in of_tests if photograph_digest(read_image(path)) in recorded}
     for name, paths in tests.items():
         known = [path.name for path in paths if path in seen]
         if known:
@@ -41,21 +42,3 @@ def note_seen_images(options: dict[str, Any]) -> None:
                 f"{len(known)} of {len(paths)} images of the test set '{name}' ('{known[0]}' is the first) are among "
                 "the training images, whole or in part; their scores tell nothing about other images"
             )
-
-
-def _by_pixels(
-    folders: list[Path], images: list[list[Path]], tests: dict[str, list[Path]], test_folders: list[Path]
-) -> set[Path]:
-    """The test images that share a photograph with a training image."""
-    photographs = find_photographs([*folders, *test_folders], [*images, *tests.values()])
-    count = sum(map(len, images))
-    of_tests = [path for paths in tests.values() for path in paths]
-    seen: set[Path] = set()
-    for photograph in photographs:
-        if min(photograph.images) < count:
-            seen.update(of_tests[index - count] for index in photograph.images if index >= count)
-    return seen
-
-
-def _digest(path: Path) -> str:
-    return photograph_digest(read_image(path))

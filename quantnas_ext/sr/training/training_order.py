@@ -15,23 +15,21 @@ compat.prepare_basicsr()
 import basicsr.train as basicsr_train  # noqa: E402
 from basicsr.data.data_sampler import EnlargedSampler  # noqa: E402
 
-__all__ = ["SeededSampler", "ordered_by_seed"]
-
 
 class SeededSampler(EnlargedSampler):
-    """BasicSR's `EnlargedSampler` with a permutation for each seed and epoch; BasicSR takes the epoch alone for it.
+    """BasicSR's ``EnlargedSampler`` with a permutation for each seed and epoch; BasicSR takes the epoch alone for it.
 
-    An epoch yields the dataset `ratio` times in one random order, shared out among the processes. A training that goes
-    on after `done` iterations gets what its epoch has left.
+    An epoch yields the dataset ``ratio`` times in one random order, shared out among the processes. A training that
+    goes on after ``done`` iterations gets what its epoch has left.
 
     Args:
-        dataset: The images.
-        num_replicas: Number of processes.
-        rank: Of this process.
-        ratio: How many times an epoch holds every image.
-        seed: Of the permutations.
-        batch_size: Images that a process takes in an iteration.
-        done: Iterations that lie behind, of which each whole epoch had as many as it has full batches.
+        dataset: the images.
+        num_replicas: number of processes.
+        rank: of this process.
+        ratio: how many times an epoch holds every image.
+        seed: of the permutations.
+        batch_size: images that a process takes in an iteration.
+        done: iterations that lie behind, of which each whole epoch had as many as it has full batches.
     """
 
     def __init__(
@@ -57,10 +55,9 @@ class SeededSampler(EnlargedSampler):
 
 @contextlib.contextmanager
 def ordered_by_seed(options: Mapping[str, Any]) -> Iterator[None]:
-    """A scope in which BasicSR's pipeline takes `SeededSampler` for its `EnlargedSampler`.
+    """A scope in which BasicSR's pipeline takes ``SeededSampler`` for its ``EnlargedSampler``.
 
-    Args:
-        options: Filled with the training's options by the time the pipeline makes its sampler.
+    The options are filled in by the time the pipeline makes its sampler.
     """
     state: dict[str, Any] = {}
     sampler, load_resume_state = basicsr_train.EnlargedSampler, basicsr_train.load_resume_state

@@ -7,14 +7,12 @@ from pathlib import Path
 from quantnas_ext.errors import InputError
 from quantnas_ext.files.paths import seen_from
 
-__all__ = ["first_bytes"]
-
 
 def first_bytes(path: str | Path) -> bytes:
     """The first four bytes of a file of weights, which tell of what kind it is.
 
     Raises:
-        InputError: The file is missing or cannot be read.
+        InputError: the file is missing or cannot be read.
     """
     path = Path(path)
     try:

@@ -21,10 +21,8 @@ from quantnas_ext.runs.run_folder import TrainingFolder
 from quantnas_ext.sr.weights.first_bytes import first_bytes
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity
 
-__all__ = ["IDENTITY_KEY", "WeightFile", "read_weight_file", "read_weights", "save_weights", "trained_state"]
-
 IDENTITY_KEY = "quantnas"
-"""Where the identity stands: in the metadata of safetensors, and beside `params` in a file of BasicSR."""
+"""Where the identity stands: in the metadata of safetensors, and beside ``params`` in a file of BasicSR."""
 
 _NETWORK_TYPE = "QuantNASNetwork"
 _ZIP = b"PK\x03\x04"
@@ -36,10 +34,10 @@ class WeightFile:
     """What a file of weights holds.
 
     Attributes:
-        path: The file.
-        weights: State dict, on the CPU.
-        identity: What they belong to; None where nothing says so.
-        written_inside: Whether the identity stands in the file itself, and not in the options file of its run folder.
+        path: the file.
+        weights: state dict, on the CPU.
+        identity: what they belong to; None where nothing says so.
+        written_inside: whether the identity stands in the file itself, and not in the options file of its run folder.
     """
 
     path: Path
@@ -49,14 +47,9 @@ class WeightFile:
 
 
 def save_weights(weights: Mapping[str, Tensor], path: str | Path, identity: WeightIdentity | None = None) -> None:
-    """Write a state dict as safetensors; the file appears complete or not at all.
+    """Write a state dict as safetensors, with the identity that loading compares; complete or not at all.
 
-    What activation quantizers remember of batches is left out (`without_observation`).
-
-    Args:
-        weights: The state dict.
-        path: File to write.
-        identity: What they belong to (`WeightIdentity.of(architecture, state)`), which loading then compares.
+    What activation quantizers remember of batches is left out (``without_observation``).
     """
     path = Path(path)
     # Copies: safetensors refuses tensors that share memory or are laid out channels last.
@@ -67,22 +60,13 @@ def save_weights(weights: Mapping[str, Tensor], path: str | Path, identity: Weig
         temporary.write_bytes(save(tensors, metadata))
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a file of weights, on the CPU.
-
-    Raises:
-        InputError: As `read_weight_file`.
-    """
-    return read_weight_file(path).weights
-
-
 def read_weight_file(path: str | Path) -> WeightFile:
-    """Read safetensors, or a network of BasicSR (`net_g_*.pth`), whose moving average is taken where it has one.
+    """Read safetensors, or a network of BasicSR (``net_g_*.pth``), whose moving average is taken where it has one.
 
     No code from the file is run. A file of BasicSR without an identity has that of the options file of its run folder.
 
     Raises:
-        InputError: The file is missing, damaged, neither of these, holds code or values that are not finite, or has an
+        InputError: the file is missing, damaged, neither of these, holds code or values that are not finite, or has an
             identity that cannot be read.
     """
     path = Path(path)
@@ -117,10 +101,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
 def trained_state(iteration: int | str, total: int, full_precision: int) -> tuple[str, bool]:
     """What a final training has done to a network, and whether its quantization has not begun.
 
-    Args:
-        iteration: Of the training; `"latest"` stands for its end.
-        total: Iterations of the whole training.
-        full_precision: How many of them run without quantization.
+    ``iteration`` may be ``"latest"``, the end; ``full_precision`` of the ``total`` iterations are without quantization.
     """
     done = iteration if isinstance(iteration, int) else total
     if done <= full_precision:
@@ -153,7 +134,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], object]:
 
 
 def _identity_of_run(path: Path) -> WeightIdentity | None:
-    """The identity of a `net_g_*.pth` in a run folder, from the options file that BasicSR was given there."""
+    """The identity of a ``net_g_*.pth`` in a run folder, from the options file that BasicSR was given there."""
     for run in map(TrainingFolder, list(path.absolute().parents)[:4]):
         try:
             options = read_yaml(run.options.read_text(encoding="utf-8"))

@@ -18,8 +18,6 @@ from quantnas_ext.quantization import FULL_PRECISION_BITS, quantized_layers
 from quantnas_ext.quantization.protocol import DEFAULT
 from quantnas_ext.spaces.registry import build_space, candidate_arguments, default_arguments, pinned_precisions
 
-__all__ = ["WeightIdentity", "kinds_in", "layer_names", "with_kinds"]
-
 VERSION = 1
 _IN_FULL_PRECISION = str(FULL_PRECISION_BITS)
 _MOST_SHOWN = 2  # differences named in a sentence
@@ -30,11 +28,11 @@ class WeightIdentity:
     """The network that weights belong to, and what was done to them.
 
     Attributes:
-        space: Name of the space.
-        arguments: Arguments of the space, defaults included, without those that only say what there is to choose.
-        operations: Label to operation, for every block; the choices of precision are in `precisions`.
-        precisions: Name of each quantized layer to its precision, such as `"8"` or `"w4a8 hwgq"`.
-        state: In words: `"supernet's, calibrated"`, `"trained, 2000 iterations"`. Says nothing of the network.
+        space: name of the space.
+        arguments: arguments of the space, defaults included, without those that only say what there is to choose.
+        operations: label to operation, for every block; the choices of precision are in ``precisions``.
+        precisions: name of each quantized layer to its precision, such as ``"8"`` or ``"w4a8 hwgq"``.
+        state: in words: ``"supernet's, calibrated"``, ``"trained, 2000 iterations"``. Says nothing of the network.
     """
 
     space: str
@@ -48,7 +46,7 @@ class WeightIdentity:
         """The identity of weights of an architecture.
 
         Raises:
-            InputError: The architecture's choices do not make a network.
+            InputError: the architecture's choices do not make a network.
         """
         network = architecture.build()
         name = architecture.space
@@ -82,21 +80,12 @@ class WeightIdentity:
         """Whether no layer is quantized."""
         return set(self.precisions.values()) <= {_IN_FULL_PRECISION}
 
-    @property
-    def bits(self) -> str:
-        """All precisions that occur, in words: `"4 and 8 bits"`, `"full precision"`."""
-        kinds = sorted({value for value in self.precisions.values() if value != _IN_FULL_PRECISION})
-        words = [f"{' and '.join(kinds)} bits"] if kinds else []
-        if _IN_FULL_PRECISION in self.precisions.values() or not words:
-            words.append("full precision")
-        return " and ".join(words)
-
     def in_full_precision(self) -> WeightIdentity:
         """The identity of the same operations without any quantization."""
         return replace(self, precisions=dict.fromkeys(self.precisions, _IN_FULL_PRECISION))
 
     def network_difference(self, other: WeightIdentity) -> str | None:
-        """What the network of these weights (in the file) has other than `other` (the architecture), but for bits."""
+        """What the network of these weights (in the file) has other than ``other`` (the architecture), but for bits."""
         if self.space != other.space:
             return f"space {self.space} in the file and {other.space} in the architecture"
         # An argument that the file does not have came later; its default is what was there before.
@@ -119,7 +108,7 @@ class WeightIdentity:
         return None
 
     def precision_difference(self, other: WeightIdentity) -> str | None:
-        """Which layers have other precisions in the file (these weights) than in the architecture (`other`)."""
+        """Which layers have other precisions in the file (these weights) than in the architecture (``other``)."""
         different = [
             f"layer {name}: {_in_words(bits)} in the file and {_in_words(other.precisions[name])} in the architecture"
             for name, bits in self.precisions.items()
@@ -142,10 +131,10 @@ class WeightIdentity:
 
     @classmethod
     def from_text(cls, text: object) -> WeightIdentity:
-        """Read what `to_text` wrote.
+        """Read what ``to_text`` wrote.
 
         Raises:
-            InputError: It is damaged or of a later version; the sentence goes on after the name of a file.
+            InputError: it is damaged or of a later version; the sentence goes on after the name of a file.
         """
         try:
             content = json.loads(text) if isinstance(text, str) else None
@@ -178,21 +167,21 @@ def _precision(layer: Any) -> str:
 
 
 def with_kinds(bits: str, weights: str, activations: str) -> str:
-    """`"8"` for LSQ alone, `"8 hwgq"` with other activations, `"8 other/lsq"` with other weights."""
+    """``"8"`` for LSQ alone, ``"8 hwgq"`` with other activations, ``"8 other/lsq"`` with other weights."""
     if weights != DEFAULT:
         return f"{bits} {weights}/{activations}"
     return bits if activations == DEFAULT else f"{bits} {activations}"
 
 
 def kinds_in(precision: str) -> tuple[str, str, str]:
-    """Bits, weight quantizer and activation quantizer of what `with_kinds` made."""
+    """Bits, weight quantizer and activation quantizer of what ``with_kinds`` made."""
     bits, _, kinds = precision.partition(" ")
     weights, _, activations = kinds.rpartition("/")
     return bits, weights or DEFAULT, activations or DEFAULT
 
 
 def _in_words(precision: str) -> str:
-    """`"8"` as "8 bits", `"32"` as "full precision", `"w4a8 hwgq"` as "w4a8 bits (hwgq)"."""
+    """``"8"`` as "8 bits", ``"32"`` as "full precision", ``"w4a8 hwgq"`` as "w4a8 bits (hwgq)"."""
     bits, _, kind = precision.partition(" ")
     if bits == _IN_FULL_PRECISION:
         return "full precision"

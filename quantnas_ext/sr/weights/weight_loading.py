@@ -20,10 +20,8 @@ from quantnas_ext.quantization import (
     without_observation,
 )
 from quantnas_ext.quantization.protocol import DEFAULT
-from quantnas_ext.sr.weights.weight_files import WeightFile, read_weight_file, read_weights, save_weights
+from quantnas_ext.sr.weights.weight_files import WeightFile, read_weight_file
 from quantnas_ext.sr.weights.weight_identity import WeightIdentity, kinds_in, layer_names, with_kinds
-
-__all__ = ["OtherPrecisions", "check_weights", "load_weights", "read_weights", "save_weights"]
 
 OtherPrecisions = Literal["refused", "full", "any"]
 """Which weights of the same operations in other precisions are taken: none, those in full precision, all."""
@@ -45,22 +43,19 @@ def load_weights(
     A difference of one bit, the activations' bits and dilations cannot be told so, which the returned lines say.
 
     Args:
-        network: Built from `architecture`.
-        path: A safetensors file, or a `net_g_*.pth` of BasicSR.
-        architecture: The network's own.
-        other_precisions: Which weights of the same operations in other precisions are wanted.
+        network: built from ``architecture``.
+        path: a safetensors file, or a ``net_g_*.pth`` of BasicSR.
+        architecture: the network's own.
+        other_precisions: which weights of the same operations in other precisions are wanted.
 
     Returns:
         Lines for the user: that steps start anew and why, or what could not be checked. Mostly none.
 
     Raises:
-        InputError: The file is missing or damaged, or belongs to another network or to precisions that are not wanted;
+        InputError: the file is missing or damaged, or belongs to another network or to precisions that are not wanted;
             the network is then as it was.
     """
-    file = read_weight_file(path)
-    own, layers = WeightIdentity.of(architecture), layer_names(network)
-    _check_network(file, own, without_observation(network.state_dict()), layers)
-    identity = _identity(file, own, layers)
+    file, own, layers, identity = _compared(path, architecture, network)
     lines = []
     if file.identity is None:
         lines.append(
@@ -97,12 +92,9 @@ def check_weights(path: str | Path, architecture: Architecture) -> None:
     """Refuse a checkpoint that is none of an architecture's training; one of its full-precision iterations is.
 
     Raises:
-        InputError: The file is missing or damaged, or belongs to another network or to other precisions.
+        InputError: the file is missing or damaged, or belongs to another network or to other precisions.
     """
-    file, own, network = read_weight_file(path), WeightIdentity.of(architecture), architecture.build()
-    layers = layer_names(network)
-    _check_network(file, own, without_observation(network.state_dict()), layers)
-    identity = _identity(file, own, layers)
+    file, own, _, identity = _compared(path, architecture, architecture.build())
     difference = identity.precision_difference(own)
     if difference is not None and not (identity.full_precision and _unstarted(file)):
         raise InputError(
@@ -133,10 +125,12 @@ def _of_quantizer(key: str, layers: Mapping[str, Any]) -> bool:
     return any(f".{kind}." in key and key.partition(f".{kind}.")[0] in layers for kind in _QUANTIZERS)
 
 
-def _check_network(
-    file: WeightFile, own: WeightIdentity, expected: Mapping[str, Tensor], layers: Mapping[str, Any]
-) -> None:
-    """Refuse weights whose network differs in more than precisions."""
+def _compared(
+    path: str | Path, architecture: Architecture, network: nn.Module
+) -> tuple[WeightFile, WeightIdentity, dict[str, Any], WeightIdentity]:
+    """Weights that differ from a network in precisions at most; its identity and quantized layers; their identity."""
+    file, own, layers = read_weight_file(path), WeightIdentity.of(architecture), layer_names(network)
+    expected = without_observation(network.state_dict())
     other = f"weights '{file.path}' belong to another network"
     if file.identity is not None and (difference := file.identity.network_difference(own)):
         raise InputError(f"{other}: {difference}; name the weights of this architecture")
@@ -147,21 +141,20 @@ def _check_network(
         raise InputError(f"{other}: they {has} '{strange}'; name the weights of this architecture")
     others = file.identity is not None and file.identity.precision_difference(own) is not None
     kept = [key for key in expected if not (others and _of_quantizer(key, layers))]  # other quantizers start anew
-    for key in kept:  # a quantizer is there with all of its entries or not at all
-        siblings = key.rpartition(".")[0] + "."
-        if key not in file.weights and any(entry.startswith(siblings) for entry in file.weights):
-            raise InputError(f"{other}: they lack '{key}'; name the weights of this architecture")
     for key in kept:
         value, right = file.weights.get(key), expected[key]
-        if value is None or value.numel() == right.numel() == 1:
+        if value is None:  # a quantizer is there with all of its entries or not at all
+            siblings = key.rpartition(".")[0] + "."
+            if any(entry.startswith(siblings) for entry in file.weights):
+                raise InputError(f"{other}: they lack '{key}'; name the weights of this architecture")
+        elif value.numel() == right.numel() == 1:
             continue
-        if value.shape != right.shape:
-            raise InputError(
-                f"{other}: '{key}' has shape {list(value.shape)} and not {list(right.shape)}; "
-                "name the weights of this architecture"
-            )
-        if value.is_floating_point() != right.is_floating_point():
+        elif value.shape != right.shape:
+            shapes = f"{list(value.shape)} and not {list(right.shape)}"
+            raise InputError(f"{other}: '{key}' has shape {shapes}; name the weights of this architecture")
+        elif value.is_floating_point() != right.is_floating_point():
             raise InputError(f"{other}: '{key}' holds {value.dtype} and not {right.dtype}; name others")
+    return file, own, layers, _identity(file, own, layers)
 
 
 def _implied_precisions(
@@ -169,10 +162,7 @@ def _implied_precisions(
 ) -> dict[str, str]:
     """The precision of each layer by the quantizers that a state dict has and by the size of its weights' steps.
 
-    Args:
-        weights: The state dict.
-        layers: The network's quantized layers by name.
-        stated: What they may be: the bits are these where nothing speaks against it.
+    It is the stated one where nothing speaks against it.
     """
     found = {}
     for name, layer in layers.items():

@@ -13,10 +13,10 @@ import pytest
 import torch
 from small_searches import search, tiny_data
 
-from quantnas_ext.distribution.regularizers import REGULARIZERS
+from quantnas_ext.distribution.regularizers import Regularizer
 from quantnas_ext.distribution.relaxation import RELAXATIONS
 from quantnas_ext.errors import InputError
-from quantnas_ext.quantization.noise.additive import NOISE_MIXTURES, NOISE_VARIANCE
+from quantnas_ext.quantization.noise.additive import NOISE_VARIANCE, NoiseMixture
 from quantnas_ext.runs.config import Config, load_config
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
 from quantnas_ext.search.options import BatchOptions, EvaluatorOptions, LoopOptions, StrategyOptions, gathered
@@ -25,10 +25,10 @@ from quantnas_ext.supernet.quantization_mode import Evaluation, Mode
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 NAMES = {
-    "regularizer": REGULARIZERS,
+    "regularizer": typing.get_args(Regularizer),
     "relaxation": RELAXATIONS,
     "noise": tuple(NOISE_VARIANCE),
-    "noise_mixture": tuple(NOISE_MIXTURES),
+    "noise_mixture": typing.get_args(NoiseMixture),
     "quantization": typing.get_args(Mode),
     "evaluation": typing.get_args(Evaluation),
 }
