@@ -9,7 +9,7 @@ from typing import Any
 from nni.nas.nn.pytorch import ModelSpace
 
 from quantnas_ext.architecture import Architecture, filed_costs
-from quantnas_ext.costs.counted import CostCounter
+from quantnas_ext.costs.counted import CostCounter, CountedCost
 from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.distribution.fixed_choices import fix_operations
 from quantnas_ext.errors import about
@@ -23,6 +23,7 @@ from quantnas_ext.runs.config import Config
 from quantnas_ext.runs.history import SearchHistory
 from quantnas_ext.runs.provenance import provenance
 from quantnas_ext.runs.run_folder import RunFolder
+from quantnas_ext.runs.search_goals import goals_of
 from quantnas_ext.search.result import SearchResult
 from quantnas_ext.spaces import build_space
 from quantnas_ext.spaces.diagram import Stage
@@ -59,9 +60,13 @@ def save_search(
         those of its space.
     """
     source = provenance(config, search_seconds=round(result.seconds, 1))
-    architecture = Architecture.of(config.space.name, config.space.arguments, result.choices, source)
+    wanted = [*filed_costs(config.space.name), *(goal.cost for goal in goals_of(config.search))]
+    costs = {CountedCost.of(cost, 0.0).key: cost for cost in wanted}
+    counter = CostCounter(build_space(config.space.name, config.space.arguments), list(costs.values()))
+    architecture = Architecture(
+        config.space.name, config.space.arguments, result.choices, counter.of(result.choices), source
+    )
     listed = []
-    counter = CostCounter(build_space(config.space.name, config.space.arguments), filed_costs(config.space.name))
     for rank, (log_probability, choices) in enumerate(result.top, start=1):
         ranked = replace(architecture, choices=choices, costs=counter.of(choices))
         if rank > 1:

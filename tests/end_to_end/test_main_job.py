@@ -46,6 +46,7 @@ CONFIG = {
         "entropy": 0.1,
         "top_k": 2,
         "threads": 1,
+        "costs": [{"cost": "bitops", "input": [1, 3, 48, 48], "penalty": 0.01}],
     },
     "train": {
         "iterations": 4,
@@ -93,7 +94,8 @@ def test_the_run_folder_of_a_search_holds_everything(workshop: Path) -> None:
     run = workshop / "run"
     assert load_config(run / "config.yaml") == load_config(workshop / "config.yaml")
     architecture = Architecture.load(run / "architecture.yaml")
-    assert architecture.cost["bitops_32"] == BitOps((1, 3, 32, 32)).of_network(architecture.build())
+    for side in (32, 48):  # the space's own, and the goal's
+        assert architecture.cost[f"bitops_{side}"] == BitOps((1, 3, side, side)).of_network(architecture.build())
     assert architecture.provenance["seed"] == 0 and "torch" in architecture.provenance["versions"]
     history = json.loads((run / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history["epochs"]] == [0, 1, 2]
@@ -162,7 +164,7 @@ def test_the_same_configuration_finds_the_same_architecture_again(workshop: Path
         (["data.train=[]"], "data.train"),
         (["data.patch=100"], "100"),
         (["search.warmup_epochs=2"], "warm"),
-        (["search.bitops_budget=1"], "(cheapest)"),
+        (["search.costs=[]", "search.bitops_budget=1"], "(cheapest)"),
     ],
 )
 def test_a_search_refuses_bad_input_before_it_writes_anything(
@@ -206,7 +208,8 @@ def test_the_demo_compares_bicubic_with_both_trainings_and_does_finished_steps_o
     assert set(result) == {"bicubic", "quantized", "full_precision"}
     assert set(result["bicubic"]) == {"psnr", "ssim"} and 32 < result["bicubic"]["psnr"] < 33
     for training, precision in (("quantized", None), ("full_precision", 32)):
-        assert set(result[training]) == {"psnr", "ssim", "bitops_32", "bitops_256", "bytes"}
+        goal = {"bitops_48"} if precision is None else set()
+        assert set(result[training]) == {"psnr", "ssim", "bitops_32", "bitops_256", "bytes"} | goal
         found = Architecture.load(run / "architecture.yaml")
         cost = (found if precision is None else found.with_precision(precision)).cost
         assert {name: result[training][name] for name in cost} == cost
