@@ -74,7 +74,6 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "weight of a penalty": (lambda value: Penalty(BitOps(), value), [*REAL, None]),
     "no cost to penalise": (lambda value: Penalty(value, 1.0), ["bitops", BitOps, None]),
     "the budget": (lambda value: Budget(BitOps(), value), [*POSITIVE, None]),
-    "stiffness": (lambda value: Budget(BitOps(), 1.0, value), [*POSITIVE, None]),
     "no cost to limit": (lambda value: Budget(value, 1.0), ["bitops", 3]),
     "input_shape": (lambda value: BitOps(value), [32, (32,), (1, 3, 0, 8), (1, 3, 8.0, 8), (1, True), "1388", None]),
     "epochs, ": (lambda value: entropy_weight(1.0, 0.0, value), [0, -1]),

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.judge.plan import Job
 from quantnas_ext import Architecture
 
@@ -22,7 +20,7 @@ def commands(job: Job, folder: Path, data: Path) -> list[list[str]]:
     base.write_text(json.dumps({"run": str(folder / "run"), "data": {"train": [str(data / "train")]}}))
     values = dict(of.get("overrides", {})) | {"seed": of.get("seed", 0)}
     if job.kind == "training":
-        Architecture(**of["architecture"], cost={"bitops_32": 0, "bitops_256": 0, "bytes": 0}).save(folder / "a.yaml")
+        Architecture(**of["architecture"]).save(folder / "a.yaml")
     else:
         values |= {"space.name": of["space"], "space.arguments": of["arguments"]}
         if of.get("budget"):
@@ -69,10 +67,9 @@ def collect(job: Job, folder: Path) -> dict[str, Any]:
 
 def _architecture(path: Path) -> dict[str, Any]:
     """What an architecture file says, in the form that results have."""
-    content = yaml.safe_load(path.read_text())
-    space = content["space"]
-    described = {"space": space["name"], "arguments": space["arguments"], "choices": content["choices"]}
-    return {**described, "cost": {"bitops_32": content["cost"]["bitops_32"]}}
+    found = Architecture.load(path)
+    described = {"space": found.space, "arguments": found.arguments, "choices": found.choices}
+    return {**described, "cost": {"bitops_32": found.cost["bitops_32"]}}
 
 
 def course(history: Mapping[str, Any], budget: float | None) -> dict[str, Any]:

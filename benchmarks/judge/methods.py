@@ -27,11 +27,12 @@ class Method:
 
 ONE_PATH = {"search.relaxation": "one_path", "search.epochs": 60, "search.warmup_epochs": 30}
 METHODS = {
-    "joint": Method("joint search", ("search.py",)),
+    "joint": Method("joint search", ("search.py",), version=2),
+    "measured": Method("joint search, 8 and 4 measured", ("search.py",), {"search.measured": 8}),
     "hand": Method("by hand, best by validation"),
     "random": Method("random, best by validation"),
-    "one_path": Method("joint search, one sampled path", ("search.py",), ONE_PATH),
-    "two_step": Method("two steps", ("baseline.py", "two_step")),
+    "one_path": Method("joint search, one sampled path", ("search.py",), ONE_PATH, version=2),
+    "two_step": Method("two steps", ("baseline.py", "two_step"), version=2),
     "darts": Method("NNI's DARTS, no budget", ("baseline.py", "darts"), budgeted=False),
 }
 REFERENCE, RANKED = "joint", ("joint", "one_path")

@@ -67,17 +67,13 @@ def ranking(options: Sequence[str], ranked: Sequence[Mapping[str, Any]]) -> dict
     scores: list[float] = []
     measure = result.derive_and_score
 
-    def measure_all(strategy: Any, calibration: Any, validation: Any, metrics: Any) -> Any:
-        found = measure(strategy, calibration, validation, metrics)
-        derive = strategy.derive
+    def measure_all(strategy: Any, calibration: Any, validation: Any, metrics: Any, sample: Any) -> Any:
         for choices in ranked:
-            strategy.derive = lambda choices=choices: strategy.supernet.freeze(choices)
-            scores.append(measure(strategy, calibration, validation, metrics)[1]["derived"]["psnr"])
-        strategy.derive = derive
-        return found
+            scores.append(measure(strategy, calibration, validation, metrics, choices)[1]["derived"]["psnr"])
+        return measure(strategy, calibration, validation, metrics, sample)
 
     result.derive_and_score = measure_all
-    recipe.main(list(options))
+    recipe.main([*options, "--set", "search.measured=0"])
     return {"psnr": [round(score, 4) for score in scores]}
 
 

@@ -80,7 +80,7 @@ class Plan:
     def _plan(self, space: str) -> None:
         """First what tells most: the tightest budget, the search, what is known and what is random."""
         budgets, seeds = self.settings.spaces[space].budgets, self.settings.seeds_of(space)
-        early = [name for name in METHODS if name in ("joint", "hand", "random", "one_path")]
+        early = [name for name in METHODS if name in ("joint", "hand", "random", "measured", "one_path")]
         for names in (early, [name for name in METHODS if name not in early]):
             for budget in budgets:
                 for seed in seeds:

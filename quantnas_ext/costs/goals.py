@@ -41,20 +41,15 @@ class Budget:
     Attributes:
         cost: what is limited.
         maximum: most that the found architecture may cost, in the cost's unit.
-        stiffness: rho of the method of multipliers: how much the task loss may rise at first for a relative excess of
-            one. The multiplier finds the right weight from any start; losses far from 1 in size find it sooner with
-            a stiffness of their size.
 
     Raises:
-        InputError: for a maximum or stiffness that is not a positive number, or what is no cost.
+        InputError: for a maximum that is not a positive number, or what is no cost.
     """
 
     cost: Cost
     maximum: float
-    stiffness: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.cost, Cost):
             raise InputError(f"{shown(self.cost)} is no cost to limit; give one such as BitOps((1, 3, 32, 32))")
-        for field, name in (("maximum", "the budget"), ("stiffness", "the stiffness of a budget,")):
-            object.__setattr__(self, field, real_number(name, getattr(self, field), above=0))
+        object.__setattr__(self, "maximum", real_number("the budget", self.maximum, above=0))

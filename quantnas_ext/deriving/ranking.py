@@ -123,6 +123,16 @@ class ArchitectureSelector:
                     sample[choice.label] = choice.values[index]
             yield value, sample
 
+    def log_probability(self, log_probabilities: Mapping[str, Sequence[float]], sample: Mapping[str, Any]) -> float:
+        """The log-probability that ``ranked`` gives an architecture, whether it keeps the budgets or not."""
+        total = 0.0
+        for choice in self.tree:
+            if choice.label in sample:
+                value = sample[choice.label]
+                chosen = [value] if choice.multiple is None else value
+                total += _log_mass([log_probabilities[choice.label][choice.values.index(part)] for part in chosen])
+        return total
+
     def _ranked(
         self, log_probabilities: Mapping[str, Sequence[float]] | None, floors: Array
     ) -> Iterator[tuple[float, Option]]:

@@ -182,18 +182,34 @@ class ArchitectureDistribution(nn.Module):
         Returns:
             ``[blocks]``, in the order of ``tree.roots()``, differentiable where the draw is.
         """
-        _, soft, log_probabilities, _ = (draw or self.current).relaxed
+        draw = draw or self.current
+        _, soft, log_probabilities, _ = draw.relaxed
         own = -(soft * log_probabilities).sum(dim=1)
+        return own.new_zeros(self._blocks).index_add(0, self._block, own * self.reach(draw))
+
+    def reach(self, draw: Draw) -> Tensor:
+        """Probability that a choice has a meaning, for each: ``[choices]``, in the order of ``tree``.
+
+        Args:
+            draw: of which probabilities.
+        """
+        soft = draw.relaxed.soft
         table = torch.cat([soft.flatten(), soft.new_ones(1)])
         given_parent = table[self._parent_entry]
         reached = given_parent
         for _ in range(self._nesting - 1):
             reached = given_parent * reached[self._parent_row]
-        blocks = own.new_zeros(self._blocks).index_add(0, self._block, own * reached)
         roots = self.tree.roots()
         if not any(root.owners for root in roots):
-            return blocks
-        return blocks * torch.stack([self._reached(root, soft, frozenset()) for root in roots])
+            return reached
+        return reached * torch.stack([self._reached(root, soft, frozenset()) for root in roots])[self._block]
+
+    @torch.no_grad()
+    def shift(self, amounts: Tensor) -> None:
+        """Add to the logits: ``[choices, most values]``, rows as in ``Draw.probabilities``."""
+        rows = amounts.flatten()[self._flat].split(self._lengths)
+        for logits, row in zip(self.logits.values(), rows, strict=True):
+            logits.add_(row)
 
     def _reached(self, root: Choice, table: Tensor, below: frozenset[str]) -> Tensor:
         """Probability that a root has a meaning, with the blocks that its owners are in as independent."""

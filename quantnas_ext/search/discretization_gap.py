@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,14 +19,16 @@ def derive_and_score(
     calibration: Iterable[Sequence[Tensor]],
     validation: Iterable[Sequence[Tensor]],
     metrics: dict[str, Metric],
+    sample: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, dict[str, dict[str, float]]]:
-    """Derive the found network, make it ready, and measure what was lost on the way, step by step.
+    """Derive a network, make it ready, and measure what was lost on the way, step by step.
 
     Args:
         strategy: after its search.
         calibration: batches for ``calibrate``; can be gone through twice.
         validation: batches of inputs and targets to score on; can be gone through three times.
         metrics: by name, functions of outputs and targets that give a scalar.
+        sample: the architecture, an NNI sample; the most probable one by default.
 
     Returns:
         The derived network with the supernet's weights, calibrated; and the scores by metric of
@@ -47,7 +50,7 @@ def derive_and_score(
     device = next(iter(strategy.distribution.parameters())).device
     strategy.distribution.settle()
     scores = {"supernet": score(supernet, validation, metrics)}
-    network = strategy.derive().to(device)
+    network = strategy.derive(sample).to(device)
     set_quantization(network, False)
     scores["full_precision"] = score(network, validation, metrics)
     set_quantization(network, True)

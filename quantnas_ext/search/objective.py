@@ -48,10 +48,10 @@ def entropy_weight(maximum: float, t: float, epochs: int) -> float:
 
 
 class SearchObjective(nn.Module):
-    """``task loss + sum eta E[cost] / cost_ref + budgets + mu(t) * regularizer``, on live probabilities.
+    """``task loss + sum eta E[cost] / cost_ref + mu(t) * regularizer``, on live probabilities, within the budgets.
 
-    Penalties and entropy see the draw of the forward pass. Budgets are about the distribution itself, whose arg max is
-    derived: a Gumbel draw of high temperature costs about the same whatever the logits, and multipliers would run off.
+    Penalties and entropy see the draw of the forward pass. Budgets are no part of the loss: ``update`` brings the
+    distribution itself, whose arg max is derived, back to them after every step.
 
     Args:
         goals: penalties, whose ``cost_ref`` is the expected cost of the uniform distribution, and budgets, for which
@@ -81,13 +81,20 @@ class SearchObjective(nn.Module):
         self.entropy = entropy
         self.costs = nn.ModuleList(ExpectedCost(goal.cost, model, distribution) for goal in goals)
         self._distribution = (distribution,)
-        limited = [(goal, cost) for goal, cost in zip(self.goals, self.costs, strict=True) if isinstance(goal, Budget)]
-        budgets, terms = [goal for goal, _ in limited], [cast(ExpectedCost, cost).terms for _, cost in limited]
+        limited = [
+            (goal, cast(ExpectedCost, cost))
+            for goal, cost in zip(self.goals, self.costs, strict=True)
+            if isinstance(goal, Budget)
+        ]
+        budgets = [goal for goal, _ in limited]
         # Only where block by block is not enough: it tries all combinations within a block, which can be many.
         self.selector: ArchitectureSelector | None = None
         if budgets or any(choice.owners for choice in distribution.tree):
-            self.selector = ArchitectureSelector(distribution.tree, budgets, terms)
-        self.multipliers = Multipliers(budgets, self.selector.floors) if budgets and self.selector else None
+            self.selector = ArchitectureSelector(distribution.tree, budgets, [cost.terms for _, cost in limited])
+        self.multipliers: Multipliers | None = None
+        if budgets and self.selector is not None:
+            ranges = [self.selector.range(place) for place in range(len(budgets))]
+            self.multipliers = Multipliers(budgets, self.selector.floors, [cost for _, cost in limited], ranges)
         with torch.no_grad():
             uniform = _uniform(distribution)
             self.references = [float(cost(uniform)) for cost in self.costs]
@@ -116,13 +123,13 @@ class SearchObjective(nn.Module):
 
     @torch.no_grad()
     def update(self, share: float) -> None:
-        """Let the multipliers of the budgets follow the costs after an architecture step.
+        """Bring the distribution to its budgets' targets after an architecture step, see ``Multipliers``.
 
         Args:
             share: that step's share of the whole search, one over the number of architecture steps.
         """
         if self.multipliers is not None:
-            self.multipliers.update(self._limited(self._distribution[0].softmax()), share)
+            self.multipliers.update(self._distribution[0], share)
 
     def most_likely(self) -> dict[str, Any]:
         """The architecture found: the most probable one that keeps the budgets.
@@ -173,19 +180,12 @@ class SearchObjective(nn.Module):
             parts[name] = expected.detach()
             if isinstance(goal, Penalty):
                 total = total + (goal.weight * expected / reference).to(task_loss.dtype)
-        if self.multipliers is not None:
-            itself = distribution.softmax() if distribution.relaxation.random else draw
-            total = total + self.multipliers(self._limited(itself)).to(task_loss.dtype)
         weight = entropy_weight(self.entropy, t, epochs)
         if weight:
             # The entropy is there already, for the logs.
             term = entropy if self.regularizer == "entropy" else regularization(self.regularizer, distribution, draw)
             total = total + weight * term
         return total, parts
-
-    def _limited(self, draw: Draw) -> list[Tensor]:
-        """Expectations of the costs that have a budget."""
-        return [cost(draw) for goal, cost in zip(self.goals, self.costs, strict=True) if isinstance(goal, Budget)]
 
 
 def _names(costs: Sequence[Cost]) -> list[str]:

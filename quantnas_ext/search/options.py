@@ -89,6 +89,10 @@ class StrategyOptions(Options):
             warm-up in whose end the distribution itself, without the noise of a relaxation, had the lowest validation
             loss ("best"). It is measured with quantization noise on the same crops every time, which takes at most a
             sixth more time: at most an epoch's steps, and ``FIXED_BATCHES``, forward only.
+        measured: how many of the most probable architectures within the budgets are measured after a search that has
+            budgets, with half as many plain ones; the best is its answer, see ``SuccessiveHalving``. It takes as many
+            training steps of single networks as the search has steps, half as much time again where these are as in
+            the judge. 0: the most probable one is the answer.
     """
 
     entropy: float = 0.0
@@ -108,6 +112,7 @@ class StrategyOptions(Options):
     warmup_epochs: int = number(0, least=0)
     gradient_clip: float | None = number(5.0, above=0)
     derive_from: Literal["last", "best"] = "last"
+    measured: int = number(0, least=0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -58,7 +58,7 @@ class QuantNAS(DARTS):
 
     Args:
         costs: penalties and budgets, for example ``[Penalty(BitOps((1, 3, 32, 32)), 1e-3)]``. A ``Budget`` is a limit
-            that the found architecture keeps: multipliers hold the expected cost there, and the result is the most
+            that the found architecture keeps: a target leads the expected cost there, and the result is the most
             probable joint architecture within all budgets.
         options: what to search with.
         mutation_hooks: further NNI mutation hooks, run before ours.
@@ -288,10 +288,14 @@ class QuantNAS(DARTS):
         for sample in itertools.islice(samples, limit):
             yield self.model_space.freeze(sample)
 
-    def derive(self) -> nn.Module:
-        """The found architecture as a concrete network that keeps the supernet's weights, their device and dtype."""
+    def derive(self, sample: Mapping[str, Any] | None = None) -> nn.Module:
+        """An architecture as a concrete network that keeps the supernet's weights, their device and dtype.
+
+        Args:
+            sample: the choices; those of ``most_likely`` by default.
+        """
         supernet = self.supernet
-        network: nn.Module = supernet.freeze(self.most_likely())
+        network: nn.Module = supernet.freeze(self.most_likely() if sample is None else sample)
         # NNI makes new layers on the CPU in float32.
         like = [p for p in supernet.parameters() if p.is_floating_point()]
         if len({p.device for p in like}) == 1:

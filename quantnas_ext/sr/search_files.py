@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
@@ -59,7 +59,8 @@ def save_search(
         The found architecture, with the configuration in its provenance; ``diagram``, None for none, and ``tree`` are
         those of its space.
     """
-    source = provenance(config, search_seconds=round(result.seconds, 1))
+    measured = {"measuring_seconds": round(result.measuring_seconds, 1)} if result.measured else {}
+    source = provenance(config, search_seconds=round(result.seconds, 1), **measured)
     wanted = [*filed_costs(config.space.name), *(goal.cost for goal in goals_of(config.search))]
     costs = {CountedCost.of(cost, 0.0).key: cost for cost in wanted}
     counter = CostCounter(build_space(config.space.name, config.space.arguments), list(costs.values()))
@@ -72,8 +73,13 @@ def save_search(
         if rank > 1:
             ranked.save(run.ranked(rank))
         listed.append({"file": run.ranked(rank).name, "log_probability": log_probability, **ranked.cost})
-    write_json({"epoch": result.epoch, "scores": result.scores, "architectures": listed}, run.derived)
-    identity = WeightIdentity.of(architecture, "supernet's, calibrated")
+    scores = {"epoch": result.epoch, "scores": result.scores, "architectures": listed, **measured}
+    if result.measured:
+        scores["measured"] = [
+            {cost.key: cost.value for cost in counter.of(one.choices)} | asdict(one) for one in result.measured
+        ]
+    write_json(scores, run.derived)
+    identity = WeightIdentity.of(architecture, result.weights)
     save_weights(result.network.state_dict(), run.weights, identity)
     architecture.save(run.architecture)
     save_figure(distributions_figure(history.to_dict()), run.plots / "distributions.png")
@@ -92,6 +98,9 @@ def search_summary(result: SearchResult, architecture: Architecture, run: RunFol
         f"found in {result.seconds:.0f} s: {costs_text(architecture.costs)}; joint probability above 0.5 in "
         f"{confident} of {len(result.confidences)} blocks"
     )
+    if result.measured:
+        plain = sum(candidate.plain for candidate in result.measured)
+        found += f"\nbest of {len(result.measured)} measured in {result.measuring_seconds:.0f} s, {plain} of them plain"
     derived = f"derived from epoch {result.epoch}; on validation crops, before any training of its own:"
     figures = [Column("loss", "L1", decimals(4)), Column("psnr", "PSNR in RGB, dB", decimals(2))]
     rows = [{"network": name.replace("_", " "), **row} for name, row in result.scores.items()]

@@ -21,13 +21,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import WriteError, atomic_file, atomic_folder
+from quantnas_ext.files.atomic import WriteError, atomic_file, atomic_folder, save_tensors
 from quantnas_ext.files.lock import LOCK_FILES, run_lock
 from quantnas_ext.reporting.figures import save_figure
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.config import Config, save_config
 from quantnas_ext.runs.run_folder import RunFolder
-from quantnas_ext.search.loop.checkpoint import load_checkpoint, save_checkpoint
+from quantnas_ext.search.loop.checkpoint import load_checkpoint
 from quantnas_ext.sr.data import folders
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import write_png
@@ -54,7 +54,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
-    "search.ckpt": lambda path: save_checkpoint({"weights": torch.rand(999)}, path),
+    "search.ckpt": lambda path: save_tensors({"weights": torch.rand(999)}, path),
     "weights.safetensors": lambda path: save_weights({"weight": torch.rand(999)}, path),
     "config.yaml": lambda path: save_config(Config(), path),
     "evaluation.json": lambda path: write_json({"psnr": [0.1] * 999}, path),
@@ -78,11 +78,11 @@ def test_a_disk_that_fills_up_ends_in_a_sentence_and_keeps_the_last_whole_file(t
 def test_a_checkpoint_that_lacks_its_last_bytes_is_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "search.ckpt"
     state = {f"weights_{number}": torch.rand(50) for number in range(20)}
-    save_checkpoint(state, path)
+    save_tensors(state, path)
     size = path.stat().st_size
     for limit in (0, size // 2, *range(size - 9000, size, 500)):
         with full_disk(limit), pytest.raises(WriteError, match="File too large"):
-            save_checkpoint({**state, "weights_0": torch.zeros(50)}, path)
+            save_tensors({**state, "weights_0": torch.zeros(50)}, path)
     assert torch.equal(load_checkpoint(path)["weights_0"], state["weights_0"])
     assert [entry.name for entry in tmp_path.iterdir()] == ["search.ckpt"]
 
@@ -214,7 +214,7 @@ def test_a_file_system_without_locks_gets_a_warning_and_the_run_goes_on(
 
 
 def test_an_interrupted_writer_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
-    save_checkpoint({"step": 1}, tmp_path / "search.ckpt")
+    save_tensors({"step": 1}, tmp_path / "search.ckpt")
     with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "search.ckpt") as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt

@@ -23,6 +23,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.search.experiment import run_experiment
 from quantnas_ext.search.loop.epoch_record import EpochRecord
 from quantnas_ext.search.loop.evaluator import AccelerateEvaluator
+from quantnas_ext.search.loop.lightning import architecture_optimizer
 from quantnas_ext.search.multipliers import Multipliers
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import SRRFDNSpace
@@ -110,35 +111,87 @@ def test_a_budget_below_the_cheapest_architecture_is_refused_and_the_range_is_na
             Budget(COST, maximum)
 
 
-@pytest.mark.parametrize("multiplier", [-0.7, 0.0, 0.4])
-def test_the_gradient_of_a_budget_is_the_updated_multiplier_times_that_of_the_cost(multiplier: float) -> None:
-    """Outside of the interval: ``(lambda + rho violation) / maximum``; well inside: nothing."""
-    rho, maximum, floor = 2.0, 50.0, 0.95
-    multipliers = Multipliers([Budget(COST, maximum, rho)], [floor])
-    multipliers.values.fill_(multiplier)
-    for cost in (10.0, 40.0, 48.6, 49.9, 70.0):
-        expected = torch.tensor(cost, dtype=torch.float64, requires_grad=True)
-        multipliers([expected]).backward()
-        x = cost / maximum
-        closed_form = max(0.0, multiplier + rho * (x - 1)) + min(0.0, multiplier + rho * (x - floor))
-        assert expected.grad is not None
-        assert float(expected.grad) == pytest.approx(closed_form / maximum, abs=1e-12)
-    multipliers.update([torch.tensor(70.0)], share=0.05)  # half a step of the classical update
-    assert float(multipliers.values) == pytest.approx(
-        multiplier + rho * 0.5 * (0.4 if multiplier + 0.8 > 0 else -multiplier / rho)
-    )
+def test_a_budget_moves_the_distribution_to_the_nearest_one_that_keeps_it() -> None:
+    """Nearest in Kullback-Leibler divergence: ``log q(a) = log p(a) - lambda cost(a) + constant``, to first order."""
+    strategy = QuantNAS(costs=[Budget(COST, 4e6)])
+    distribution, objective = strategy._objective_of(tiny_space())
+    multipliers = objective.multipliers
+    assert multipliers is not None and any(choice.parent for choice in distribution.tree)
+    torch.manual_seed(4)
+    for logits in distribution.parameters():
+        logits.data.normal_()
+    before = all_architectures(tiny_space(), distribution, [COST])
+    expected = sum(math.exp(log) * cost for _, log, (cost,) in before)
+    objective.update(0.01)
+    after = all_architectures(tiny_space(), distribution, [COST])
+    (target,) = multipliers.targets().tolist()
+    assert 0.98 * expected < target < expected  # the target starts where the distribution does
+    assert sum(math.exp(log) * cost for _, log, (cost,) in after) == pytest.approx(target, rel=1e-4)
+    price = float(multipliers.values)
+    assert price > 0
+    for (_, log, (cost,)), (_, other, _) in zip(before, after, strict=True):
+        assert other - log == pytest.approx(-price * (cost - expected) / target, abs=0.02 * price)
 
 
-def test_the_objective_adds_the_budget_to_the_task_loss_and_reaches_every_logit() -> None:
+@pytest.mark.parametrize("start", [9e6, 2e6])
+def test_the_target_leads_from_the_start_to_the_budget_in_three_quarters_of_the_search(start: float) -> None:
+    multipliers = Multipliers([Budget(COST, 4e6)], [0.95], [], [])
+    multipliers.starts.fill_(start)
+    targets = []
+    for progress in np.linspace(0, 1, 41):
+        multipliers.progress.fill_(progress)
+        targets.append(multipliers.targets().item())
+    ratios = np.diff(np.log(targets)) / math.log(4e6 / start)
+    assert targets[0] == start and targets[15] == pytest.approx(math.sqrt(start * 4e6))
+    assert targets[30:] == pytest.approx([4e6] * 11) and (ratios[:30] > 0).all()
+    assert ratios[[0, 29]].max() < 0.01 and ratios.max() < 0.06  # no jump anywhere
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.1, 1e3), (0.3, 1e-3), (0.6, 1e3)])
+def test_on_a_loss_of_known_optimum_costs_follow_their_target_and_the_best_is_found(share: float, size: float) -> None:
+    """Cheap options of great worth among costly ones, which a budget that pushes everything down loses."""
+    model = tiny_space()
+    tree, terms = ChoiceTree.of(model), COST.terms(model)
+    costs = [sample_cost(terms, sample) for sample in samples(tree)]
+    maximum = min(costs) + share * (max(costs) - min(costs))
+    distribution, objective = QuantNAS(costs=[Budget(COST, maximum)])._objective_of(model)
+    generator = torch.Generator().manual_seed(0)
+    worth = {choice.label: torch.rand(len(choice.values), generator=generator) for choice in tree}
+    for label in worth:
+        if label.startswith("head_0__"):  # the first layer at 8 bits, which costs little
+            worth[label] = torch.tensor([0.0, 3.0])
+    optimizer = architecture_optimizer(distribution, 0.1)
+    steps, multipliers = 150, objective.multipliers
+    assert multipliers is not None
+    for step in range(steps):
+        draw = distribution.draw()
+        reach = dict(zip(worth, distribution.reach(draw), strict=True))
+        gained = sum(reach[label] * (draw[label] * of).sum() for label, of in worth.items())
+        loss, _ = objective(-size * gained, draw, step / 10, steps // 10)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objective.update(1 / steps)
+        with torch.no_grad():
+            expected = objective.expected_costs(distribution.softmax())["bitops"]
+        assert 0.95 * 0.95 * multipliers.targets().item() < expected < 1.03 * multipliers.targets().item()
+    assert 0.95 * maximum <= expected <= 1.01 * maximum
+
+    def value(sample: dict[str, Any]) -> float:
+        places = {choice.label: choice.values.index for choice in tree}
+        return sum(float(worth[label][places[label](chosen)]) for label, chosen in sample.items())
+
+    within = [value(s) for s in samples(tree) if 0.95 * maximum <= sample_cost(terms, s) <= maximum]
+    found = objective.most_likely()
+    assert found[f"head_0__{found['head_0']}__bits"] == 8
+    assert value(found) >= max(within) - 0.1
+
+
+def test_a_budget_is_no_part_of_the_loss() -> None:
     strategy = QuantNAS(costs=[Budget(COST, 3e6)])
     strategy.mutate_model(tiny_space())
-    draw = strategy.distribution.draw()
-    loss, parts = strategy.objective(torch.zeros(()), draw, t=0.0, epochs=2)
-    assert float(parts["bitops"]) > 3e6
-    assert loss.item() == pytest.approx((float(parts["bitops"]) / 3e6 - 1) ** 2 / 2)
-    loss.backward()
-    decided = [p for p in strategy.distribution.parameters() if len(p) > 1]
-    assert all(p.grad is not None and p.grad.abs().min() > 0 for p in decided)
+    loss, parts = strategy.objective(torch.full((), 0.25), strategy.distribution.draw(), t=0.0, epochs=2)
+    assert loss.item() == 0.25 and float(parts["bitops"]) > 3e6
 
 
 def test_what_the_modules_of_a_supernet_export_is_the_architecture_found_within_the_budget() -> None:
