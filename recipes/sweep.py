@@ -75,15 +75,16 @@ def begin(arguments: argparse.Namespace) -> None:
     sweep = load_sweep(arguments.sweep, arguments.changes)
     folder = SweepFolder(sweep.run)
     folder.check_new()
-    from quantnas_ext.sweeps import running
+    from quantnas_ext.sweeps import checking, running
+    from quantnas_ext.sweeps.experiment import experiment_config
     from quantnas_ext.sweeps.listening import check_port
 
     port = arguments.port or sweep.port
-    records = running.check_sweep(sweep, folder)
+    records = checking.check_sweep(sweep, folder)
     check_port(port)
-    running.experiment_config(sweep, folder, 1)
+    experiment_config(sweep, folder, 1)
     _ask(arguments.public, port)
-    running.check_searches(sweep, folder)
+    checking.check_searches(sweep, folder)
     experiment = running.new_experiment()
     sweep = running.make_folder(sweep, folder, records)
     _run(running.SweepRun(folder, sweep, experiment, port, public=arguments.public), "create")

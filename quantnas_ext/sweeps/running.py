@@ -7,12 +7,9 @@ import dataclasses
 import json
 import os
 import secrets
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,8 +19,9 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.files.atomic import check_writable
 from quantnas_ext.runs.config import load_config, save_config
 from quantnas_ext.runs.library_messages import keep_messages
+from quantnas_ext.sweeps.checking import planned
+from quantnas_ext.sweeps.experiment import experiment_config, share_of_cores
 from quantnas_ext.sweeps.listening import family
-from quantnas_ext.sweeps.planning import PlannedTrial, examples, plan_grid, plan_trial, search_space
 from quantnas_ext.sweeps.portal import Portal, PortalFailure, end_all
 from quantnas_ext.sweeps.progress import SweepProgress, counts_text, front_table
 from quantnas_ext.sweeps.sweep_file import SweepConfig, save_sweep
@@ -35,127 +33,6 @@ if TYPE_CHECKING:
 _POLL = 0.5  # seconds between two looks at the server
 _LOG_LINES = 5
 _TUNER_PATIENCE = 10  # seconds; tuners say that there are no more trials when they wait for a result
-
-
-def trial_command(folder: SweepFolder) -> str:
-    """What NNI runs as a trial: one simple command, so that the shell it goes through becomes that."""
-    return shlex.join([sys.executable, "-m", "quantnas_ext.sweeps.launcher", str(folder)])
-
-
-def share_of_cores(sweep: SweepConfig, trials: int) -> tuple[int, int]:
-    """Trials at a time, and threads of each, which together take no more than the cores that there are."""
-    from quantnas_ext.threads import available_cores
-
-    cores, _ = available_cores()
-    concurrency = sweep.concurrency or max(1, min(trials, cores // (sweep.threads or 1)))
-    return concurrency, sweep.threads or max(1, cores // concurrency)
-
-
-def experiment_config(sweep: SweepConfig, folder: SweepFolder, concurrency: int) -> dict[str, Any]:
-    """NNI's configuration of a sweep, as its server takes it.
-
-    Raises:
-        InputError: NNI refuses the section of the training service, or the tuner.
-    """
-    from nni.experiment.config import ExperimentConfig
-
-    space = None
-    if sweep.architectures is not None:
-        from quantnas_ext.sweeps.architectures import base_config, choices_of
-
-        space = choices_of(base_config(sweep, folder.trials))
-        # Shown in the portal; the strategy itself runs in our process.
-        tuner: dict[str, Any] = {"className": f"nni.nas.strategy.{sweep.architectures}", "codeDirectory": os.getcwd()}
-    elif sweep.grid:
-        package = str(Path(__file__).parents[2])
-        tuner = {"className": "quantnas_ext.sweeps.tuner.PlannedTrials", "codeDirectory": package}
-        tuner["classArgs"] = {"sweep": str(folder)}
-    else:
-        arguments = {"optimize_mode": "maximize", **sweep.tuner.arguments}
-        tuner = {"name": sweep.tuner.name, "classArgs": arguments}
-    try:
-        config = ExperimentConfig(
-            experimentName=folder.path.name,
-            searchSpace=search_space(sweep) if space is None else space,
-            trialCommand=trial_command(folder),
-            trialCodeDirectory=os.getcwd(),
-            trialConcurrency=concurrency,
-            maxTrialNumber=None if sweep.grid else sweep.trials,
-            experimentWorkingDirectory=str(folder.nni),
-            tuner=tuner,
-            trainingService=sweep.training_service,
-        )
-        written: dict[str, Any] = config.json()
-    except Exception as error:  # NNI's checks raise AssertionError, AttributeError, ValueError and others
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"NNI does not take 'training_service' or 'tuner' as they are ({reason})") from error
-    return written
-
-
-def check_sweep(sweep: SweepConfig, folder: SweepFolder) -> list[TrialRecord]:
-    """Check all trials of a sweep as far as that needs no torch; the records of a grid.
-
-    Raises:
-        InputError: one of them could not run.
-    """
-    if sweep.grid:
-        return [TrialRecord.of(trial, number) for number, trial in enumerate(plan_grid(sweep, folder.trials), start=1)]
-    if sweep.architectures is not None:
-        from quantnas_ext.sweeps.architectures import base_config
-
-        base_config(sweep, folder.trials)
-        return []
-    _check_tuner(sweep.tuner.name)
-    for parameters in examples(sweep):
-        plan_trial(sweep, parameters, folder.trials)
-    return []
-
-
-def _check_tuner(name: str) -> None:
-    from nni.tools.package_utils.tuner_factory import _get_all_builtin_names
-
-    from quantnas_ext.errors import unknown_name
-
-    known = ["Grid", *_get_all_builtin_names("tuners")]
-    if name.lower() not in [one.lower() for one in known]:
-        raise unknown_name("tuner", name, known)
-
-
-def check_searches(sweep: SweepConfig, folder: SweepFolder) -> None:
-    """Check what only a look at spaces, images and costs tells, before the first trial starts; loads torch.
-
-    Raises:
-        InputError: naming the trial that could not run.
-    """
-    from quantnas_ext.errors import about
-    from quantnas_ext.runs.search_goals import goals_of
-    from quantnas_ext.search.strategy import QuantNAS
-    from quantnas_ext.spaces import build_space
-    from quantnas_ext.sr.data.search_data import search_datasets
-
-    if sweep.architectures is not None:
-        planned_trials = [_any_architecture(sweep, folder)]
-    elif sweep.grid:
-        planned_trials = plan_grid(sweep, folder.trials)
-    else:
-        planned_trials = [plan_trial(sweep, parameters, folder.trials) for parameters in examples(sweep)]
-    seen: set[str] = set()
-    for trial in planned_trials:
-        search = trial.config.search
-        key = repr((trial.config.space, trial.config.data, search.bitops_budget, search.bytes_budget, search.costs))
-        if key in seen:
-            continue
-        seen.add(key)
-        with about(f"trial '{trial.name}'"):
-            space = build_space(trial.config.space.name, trial.config.space.arguments)
-            search_datasets(trial.config, space)
-            QuantNAS(search, costs=goals_of(search)).check(space)
-
-
-def _any_architecture(sweep: SweepConfig, folder: SweepFolder) -> PlannedTrial:
-    from quantnas_ext.sweeps.architectures import architecture_trial
-
-    return architecture_trial(sweep, {}, folder.trials)
 
 
 class SweepRun:
@@ -265,15 +142,6 @@ def job_parameters(job: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def planned(sweep: SweepConfig, parameters: dict[str, Any], trials: Path) -> PlannedTrial:
-    """The trial that some parameters stand for."""
-    if sweep.architectures is None:
-        return plan_trial(sweep, parameters, trials)
-    from quantnas_ext.sweeps.architectures import architecture_trial
-
-    return architecture_trial(sweep, parameters, trials)
-
-
 def last_lines(folder: SweepFolder, experiment: str, job: str, count: int = _LOG_LINES) -> list[str]:
     """The last lines that a trial has printed on standard error, or otherwise; none where it ran elsewhere."""
     for name in ("trial.stderr", "trial.log"):
@@ -317,7 +185,11 @@ def make_folder(sweep: SweepConfig, folder: SweepFolder, records: list[TrialReco
     check_writable(folder.path)
     base = folder.path / "configuration.yaml"
     save_config(load_config(sweep.config, sweep.set), base)
-    sweep = dataclasses.replace(sweep, run=str(folder), config=str(base), set=[])
+    concurrency, threads = share_of_cores(sweep, len(records) or sweep.trials or 1)
+    # With the same threads in all its trials, as sums depend on them in their last bits.
+    sweep = dataclasses.replace(
+        sweep, run=str(folder), config=str(base), set=[], threads=threads, concurrency=concurrency
+    )
     for record in records:
         folder.write(record)
     save_sweep(sweep, folder.sweep)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quantnas_ext.sweeps.checking import check_sweep
+from quantnas_ext.sweeps.experiment import experiment_config
 from quantnas_ext.sweeps.portal import Portal
-from quantnas_ext.sweeps.running import check_sweep, experiment_config
 from quantnas_ext.sweeps.sweep_file import SweepConfig
 from quantnas_ext.sweeps.sweep_folder import SweepFolder
 

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from quantnas_ext.errors import InputError
+from quantnas_ext.sweeps.checking import check_sweep
+from quantnas_ext.sweeps.experiment import experiment_config, share_of_cores
 from quantnas_ext.sweeps.planning import METHODS, plan_grid, plan_trial, search_space, trial_name
-from quantnas_ext.sweeps.running import check_sweep, experiment_config, share_of_cores
 from quantnas_ext.sweeps.sweep_file import SweepConfig, load_sweep, save_sweep, shipped_sweeps
 from quantnas_ext.sweeps.sweep_folder import SweepFolder, TrialRecord
 from quantnas_ext.sweeps.tuner import live_jobs
