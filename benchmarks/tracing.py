@@ -36,9 +36,9 @@ ARGUMENTS = {"scale": 4}
 
 def seconds_of(model: torch.nn.Module, *, values: bool) -> float:
     """Seconds of one trace; with values as where a model cannot do without."""
-    copied = mock.Mock(side_effect=RuntimeError) if values else tracing._without_values
+    copied = mock.Mock(side_effect=RuntimeError) if values else tracing.without_values
     start = time.perf_counter()
-    with mock.patch.object(tracing, "_without_values", copied):
+    with mock.patch.object(tracing, "without_values", copied):
         tracing.trace_layers(model, SHAPE)
     return time.perf_counter() - start
 

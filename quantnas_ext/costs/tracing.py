@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from nni.mutable import Mutable
 from nni.nas.nn.pytorch import LayerChoice, Repeat
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -19,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from quantnas_ext.costs.dry_run import SharedVariants, dry_run, refuse_searched_shapes
 from quantnas_ext.costs.products import ProductCounter
+from quantnas_ext.costs.shapes_alone import without_values
 from quantnas_ext.costs.traced_layer import (
     FULL_PRECISION,
     TracedLayer,
@@ -31,7 +30,6 @@ from quantnas_ext.distribution.choices import Context
 from quantnas_ext.errors import InputError
 from quantnas_ext.nn.choice_block import SharedInput
 from quantnas_ext.quantization.layers import QuantizedLayer
-from quantnas_ext.quantization.precision import Precision
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +37,6 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
 FUSED = (nn.RNNBase, nn.Bilinear)
 """Layers whose products happen inside one operation that torch's own counter does not know either."""
-
-CONTAINERS, PLAIN = {dict, OrderedDict, set, list}, {type(None), bool, int, float, str, Precision}
-"""Types of what is quickly copied: where it is empty, and by sharing it."""
 
 RUNNING_STATISTICS = ("running_mean", "running_var")
 
@@ -68,7 +63,7 @@ def trace_layers(model: nn.Module, input_shape: tuple[int, ...]) -> list[TracedL
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _unfused():
         try:
-            trace = _run(_without_values(model), input_shape, torch.device("meta"))
+            trace = _run(without_values(model), input_shape, torch.device("meta"))
         except Exception as error:  # of whatever kind the model makes of it
             trace = _run(copy.deepcopy(model), input_shape, device)  # which says what is wrong with a model that is
             _log.info("%s computes from values, so its costs were counted with them: %s", type(model).__name__, error)
@@ -82,37 +77,6 @@ def _run(model: nn.Module, input_shape: tuple[int, ...], device: torch.device) -
     with trace.hooks(), trace.counter:
         dry_run(model, input_shape, device)
     return trace
-
-
-def _without_values(model: nn.Module) -> nn.Module:
-    """A copy whose tensors are on the ``meta`` device, so that it computes shapes only.
-
-    As ``copy.deepcopy``, which takes longer than the run does: what is empty or never changes is most of a large space.
-    """
-    modules = list(model.modules())
-    copies: dict[int, Any] = {id(module): object.__new__(type(module)) for module in modules}
-    for tensor in (
-        tensor for module in modules for of in (module._parameters, module._buffers) for tensor in of.values()
-    ):
-        if tensor is not None and id(tensor) not in copies:
-            empty = torch.empty_like(tensor, device="meta")
-            is_parameter = isinstance(tensor, nn.Parameter)
-            copies[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-    for module in modules:
-        for value in vars(module).get("trace_kwargs", {}).values():
-            if isinstance(value, Mutable) and not isinstance(value, nn.Module):
-                copies[id(value)] = value
-        twin = vars(copies[id(module)])
-        twin.update(vars(module))
-        for name, value in vars(module).items():
-            kind = type(value)
-            if kind in CONTAINERS and not value:
-                twin[name] = kind()
-            elif name in ("_modules", "_parameters", "_buffers"):
-                twin[name] = {key: copies.get(id(item)) for key, item in value.items()}
-            elif kind not in PLAIN and not (kind is tuple and PLAIN.issuperset(map(type, value))):
-                twin[name] = copies[id(value)] if id(value) in copies else copy.deepcopy(value, copies)
-    return copies[id(model)]
 
 
 @contextmanager

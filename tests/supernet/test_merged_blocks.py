@@ -24,7 +24,7 @@ from quantnas_ext.nn import (
 from quantnas_ext.quantization import activation_quantizers
 from quantnas_ext.search.strategy import QuantNAS
 from quantnas_ext.spaces import build_space
-from quantnas_ext.supernet.merged_blocks import MOST_COMPUTATIONS
+from quantnas_ext.supernet.block_evaluation import MOST_COMPUTATIONS
 from quantnas_ext.supernet.quantization_mode import SearchQuantization
 
 SINGLES = ("conv_1x1", "conv_3x3", "conv_5x5", "conv_3x3_g3", "conv_5x5_g2", "conv_3x3_dw", "conv_3x3_d2")
@@ -147,7 +147,7 @@ def test_an_operation_of_one_s_own_is_merged_or_the_debug_log_says_why_not(
     original = torch.nn.functional.conv2d
     separate = outcome(space, strategy, x, "separate")
     monkeypatch.setattr(
-        "quantnas_ext.supernet.merged_blocks.F.conv2d", lambda *a, **k: convolutions.append(a) or original(*a, **k)
+        "quantnas_ext.supernet.block_evaluation.F.conv2d", lambda *a, **k: convolutions.append(a) or original(*a, **k)
     )
     merged = outcome(space, strategy, x, "exact")
     for one, other in zip(merged, separate, strict=True):
