@@ -1,15 +1,17 @@
-// Loaded into NNI's server before its own code (NODE_OPTIONS=--require). NNI listens on every interface, asks nobody who
-// they are, and runs what it is told. With this it
+// Loaded into NNI's server before its own code (NODE_OPTIONS=--require). NNI listens on every interface, asks nobody
+// who they are, and runs what it is told. With this it
 // * listens where it is told to alone, on the loopback interface unless the user has asked for all;
 // * answers no request whose Host is another name (a page that rebinds its own name to 127.0.0.1) or whose Origin is
 //   another page;
 // * starts no TensorBoard, which NNI has listen on every interface;
 // * changes nothing for a portal that only shows, unless the request has the token of who started it;
-// * waits longer for its tuner, keeps its list of experiments in the sweep's folder, and ends when the process that started it has ended.
+// * gives every trial its own parameters, waits longer for its tuner, keeps its list of experiments in the sweep's
+//   folder, and ends when the process that started it has ended.
 "use strict";
 
 const crypto = require("crypto");
 const http = require("http");
+const Module = require("module");
 const net = require("net");
 const os = require("os");
 const util = require("util");
@@ -89,6 +91,28 @@ globalThis.setTimeout = function (action, delay, ...more) {
 Object.assign(globalThis.setTimeout, setTimer, {
   [util.promisify.custom]: setTimer[util.promisify.custom],
 });
+
+// NNI hands parameters to trials in the order in which they ask, so that of two that start together each may run what
+// the portal says of the other. A trial that has its id before it starts gets its own, as those that are resumed do.
+const load = Module._load;
+Module._load = function (request, ...more) {
+  const loaded = load.call(this, request, ...more);
+  const service = /training_service\/v3\/compat$/.test(request) ? loaded.V3asV1.prototype : {};
+  if (service.submitTrialJob && !service.submitsWithId) {
+    const submit = service.submitTrialJob;
+    service.submitsWithId = true;
+    service.submitTrialJob = async function (form) {
+      await this.startDeferred.promise;
+      const environment = form.id ? null : this.schedule();
+      return submit.call(this, environment ? { ...form, id: newId(), envId: environment } : form);
+    };
+  }
+  return loaded;
+};
+
+function newId() {
+  return Array.from(crypto.randomBytes(5), (byte) => "abcdefghijkmnpqrstuvwxyzABCDEFGH"[byte % 32]).join("");
+}
 
 setInterval(() => {
   if (process.ppid !== settings.owner) {

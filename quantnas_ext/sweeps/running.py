@@ -121,13 +121,16 @@ class SweepRun:
 
     def _note_ended(self, jobs: list[dict[str, Any]]) -> None:
         """Note the trials of which NNI knows that they have ended, and that could not say so themselves."""
+        by_job = {record.job: record for record in self.folder.records()}
         for job in jobs:
+            known = job["trialJobId"]
             if job["status"] not in JOBS_ENDED or not job.get("hyperParameters"):
                 continue
-            number = int(job.get("sequenceId", 0)) + 1
-            trial = planned(self.sweep, job_parameters(job), self.folder.trials)
-            record = self.folder.read(trial.name) or TrialRecord.of(trial, number)
-            known = job["trialJobId"]
+            record = by_job.get(known)
+            if record is None:
+                trial = planned(self.sweep, job_parameters(job), self.folder.trials)
+                number = int(job.get("sequenceId", 0)) + 1
+                record = self.folder.read(trial.name) or TrialRecord.of(trial, number)
             if record.status in ("done", "failed") or known in record.earlier or record.job not in ("", known):
                 continue
             last = " / ".join(last_lines(self.folder, self.experiment, known, 3))
