@@ -41,10 +41,10 @@ PLAIN = [("conv_3x3", 4), ("conv_3x3", 8), ("conv_5x5", 4), ("conv_5x5", 8)]
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
 def test_they_are_the_nearest_within_the_budget_and_the_more_probable_among_equally_near_ones(share: float) -> None:
-    space = tiny_space()
-    terms = [entry[2][0] for entry in all_architectures(space, ArchitectureDistribution(ChoiceTree.of(space)), [COST])]
-    maximum = min(terms) + share * (max(terms) - min(terms))
-    architectures, found = found_in(space, maximum, 20)
+    tree, terms = ChoiceTree.of(tiny_space()), COST.terms(tiny_space())
+    cheapest, dearest = ArchitectureSelector(tree, [Budget(COST, 1e15)], [terms]).range()
+    maximum = cheapest + share * (dearest - cheapest)
+    architectures, found = found_in(tiny_space(), maximum, 20)
     within = [entry for entry in architectures if 0.95 * maximum <= entry[2][0] <= maximum]
     nearest = {}
     for operation, low in PLAIN:
