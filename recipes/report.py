@@ -20,6 +20,7 @@ from quantnas_ext.files.paths import path_argument
 from quantnas_ext.reporting.report.trials import Trial, read_trials
 from quantnas_ext.runs import command_line
 from quantnas_ext.runs.plugins import import_plugins
+from quantnas_ext.runs.run_folder import RunFolder
 
 PAGE = "report.html"
 
@@ -78,8 +79,9 @@ def report(trials: Sequence[Trial], out: Path, *, images: int) -> None:
     page = report_page(content, drawings, picture, text)
 
     out.mkdir(parents=True, exist_ok=True)
-    for part in ("architectures", "tensorboard"):  # of an earlier report, which had other runs perhaps
-        shutil.rmtree(out / part, ignore_errors=True)
+    boards = RunFolder(out).tensorboard
+    for part in (out / "architectures", boards):  # of an earlier report, which had other runs perhaps
+        shutil.rmtree(part, ignore_errors=True)
     if figure is not None:
         save_figure(figure, out / "front.png")
     names = file_names(content)
@@ -87,7 +89,7 @@ def report(trials: Sequence[Trial], out: Path, *, images: int) -> None:
         if trial.get("drawing") is not None:
             with atomic_file(out / "architectures" / f"{name}.png", parents=True) as temporary:
                 temporary.write_bytes(drawings[trial["drawing"]])
-    write_tensorboard(content, drawings, out / "tensorboard", names)
+    write_tensorboard(content, drawings, boards, names)
     write_json({**content, "trials": [{**trial, "crops": None} for trial in content["trials"]]}, out / "report.json")
     for name, written in (("runs.csv", table_csv(content)), (PAGE, page)):
         with atomic_file(out / name) as temporary:

@@ -59,7 +59,7 @@ def test_a_history_is_drawn(tmp_path: Path) -> None:
 
 def test_a_latency_table_is_read() -> None:
     table = read_latency_file(OLD / "latency.json")
-    assert table["input_shape"] == [1, 3, 8, 8] and len(table["times"]) > 5
+    assert table.input_shape == [1, 3, 8, 8] and len(table.times) > 5
 
 
 def test_a_checkpoint_of_an_older_version_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from quantnas_ext.errors import InputError
 from quantnas_ext.nn import AdaDMResidual, ADQResidual
 from quantnas_ext.quantization import HWGQActivationQuantizer, LSQActivationQuantizer, QuantConv2d
 from quantnas_ext.search.strategy import QuantNAS
-from quantnas_ext.spaces import SPACES, build_space, check_input_side
+from quantnas_ext.spaces import build_space, check_input_side
 from quantnas_ext.sr.data.folders import prepare_dataset_folder
 from quantnas_ext.sr.data.images import write_png
 from quantnas_ext.sr.weights.weight_files import save_weights
@@ -198,7 +198,7 @@ def test_patches_and_images_too_small_for_esa_are_refused_before_anything_is_wri
         assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -169,7 +169,7 @@ def _trial_in(folder: Path) -> Trial:
     """One trial of a sweep, whose ``trial.json`` says what it is and how it stands."""
     try:
         told = _json(folder / "trial.json") if (folder / "trial.json").is_file() else {}
-        started = any((folder / name).is_file() for name in ("config.yaml", "architecture.yaml"))
+        started = any(path.is_file() for path in (RunFolder(folder).config, RunFolder(folder).architecture))
         run = _run_in(folder) if started else Trial(folder.name, folder, "waiting", "search")
     except InputError as error:
         return Trial(folder.name, folder, "failed", "unknown", error=str(error))
