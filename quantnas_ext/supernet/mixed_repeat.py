@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from nni.mutable import Categorical
 from nni.nas.nn.pytorch import Repeat
-from torch import nn
 
 from quantnas_ext.supernet.context import SupernetContext
 from quantnas_ext.supernet.layer_choice import SupernetModule
@@ -28,13 +27,10 @@ class MixedRepeat(SupernetModule, Repeat):
         self._context = (context,)
 
     @classmethod
-    def mutate(
-        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-    ) -> MixedRepeat | None:
-        """NNI mutation hook."""
-        if type(module) is Repeat and isinstance(module.depth_choice, Categorical):
-            return cls(module, mutate_kwargs["context"])
-        return None
+    def replacing(cls, module: Any, name: str, context: SupernetContext) -> Self | None:
+        """For a plain ``Repeat`` whose depth is one of some values."""
+        searched = type(module) is Repeat and isinstance(module.depth_choice, Categorical)
+        return cls(module, context) if searched else None
 
     def forward(self, x: Any) -> Any:
         """``sum_d p_d block_d(... block_1(x))`` over the depths that the present draw evaluates."""
