@@ -14,6 +14,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
 from nni.nas.space import current_model
 from torch import nn
 
+from quantnas_ext.arguments import name_among
 from quantnas_ext.conversion.layers import why_not, with_precision
 from quantnas_ext.conversion.observation import least_inputs
 from quantnas_ext.conversion.report import ConversionReport, ConvertedLayer, LeftLayer
@@ -72,8 +73,8 @@ def quantize(
     pinned = {pattern: precision_choices([value])[0] for pattern, value in (fixed or {}).items()}
     if not isinstance(signed, bool) and signed != "observe":
         raise InputError(f"signed={shown(signed)} is not possible; use 'observe', True or False")
-    if not callable(share) and share not in SHARING:
-        raise unknown_name("way to share precisions", share, SHARING)
+    if not callable(share):
+        name_among("way to share precisions", share, SHARING)
     if any(isinstance(module, QuantizedLayer) or hasattr(module, "bits_choice") for module in model.modules()):
         raise InputError(f"{type(model).__name__} has quantized layers already; give a network without")
     skip = [skip] if isinstance(skip, str) else list(skip)
@@ -169,9 +170,8 @@ def _plain(label: str) -> str:
 
 
 def _check_labels(model: nn.Module, converted: Sequence[ConvertedLayer]) -> None:
-    """Refuse labels that are taken by other choices of the model, or that stand for different ones."""
+    """Refuse labels that other choices of the model have, or that torch does not take."""
     taken = set(model.simplify()) if isinstance(model, MutableModule) else set()
-    offers: dict[str, tuple[int | str, ...]] = {}
     for entry in converted:
         if entry.label is None:
             continue
@@ -179,7 +179,6 @@ def _check_labels(model: nn.Module, converted: Sequence[ConvertedLayer]) -> None
             raise InputError(f"label {entry.label!r} of layer {entry.path!r} is taken by another choice of the space")
         if any(mark in entry.label for mark in "./"):
             raise InputError(f"label {entry.label!r} of layer {entry.path!r} has a dot or slash; use underscores")
-        offers.setdefault(entry.label, entry.bits)
 
 
 def _context(model: nn.Module) -> Any:

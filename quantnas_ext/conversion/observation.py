@@ -11,6 +11,7 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, Repeat
 from torch import Tensor, nn
 
+from quantnas_ext.deriving.calibration import evaluating
 from quantnas_ext.errors import InputError, printable
 
 
@@ -39,22 +40,18 @@ def least_inputs(model: nn.Module, example_input: Any, layers: Mapping[str, nn.M
             least[path] = min(least.get(path, 0.0), float(x.detach().amin()))
 
     choices = [module for module in model.modules() if isinstance(module, LayerChoice)]
-    modes = {module: module.training for module in model.modules()}
     hooks = [
         layer.register_forward_pre_hook(partial(note, path), with_kwargs=True)  # type: ignore[arg-type]
         for path, layer in layers.items()
     ]
     try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng():
+        with evaluating(model), torch.no_grad(), torch.random.fork_rng():
             for turn in range(max((len(choice.names) for choice in choices), default=1)):
                 with _all_parts(model, turn):
                     _call(model, example_input)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return least
 
 

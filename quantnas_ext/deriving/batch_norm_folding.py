@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from quantnas_ext.deriving.calibration import evaluating
 from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import set_quantization
 from quantnas_ext.quantization.layers import QuantizedLayer
@@ -76,15 +77,13 @@ def _followed(network: nn.Module, x: Tensor) -> list[tuple[str, str]]:
             hooks.append(module.register_forward_hook(see_layer(path)))
         elif isinstance(module, _BatchNorm) and module.running_mean is not None:
             hooks.append(module.register_forward_pre_hook(see_norm(path)))
-    modes = {module: module.training for module in network.modules()}
     try:
-        network.eval()(x)
+        with evaluating(network):
+            network(x)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the network cannot run an example input of shape {list(x.shape)}: {reason}") from error
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for hook in hooks:
             hook.remove()
     owners = Counter(id(parameter) for _, parameter in network.named_parameters(remove_duplicate=False))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from quantnas_ext.deriving.ranking import ArchitectureSelector
-from quantnas_ext.distribution.choices import Choice, ChoiceTree
+from quantnas_ext.distribution.choices import ChoiceTree
 from quantnas_ext.quantization import Precision
 
 
@@ -53,6 +53,9 @@ def _plain(tree: ChoiceTree) -> Iterator[dict[str, Any]]:
     known = {value: Precision.parse(value) for c in tree if c.kind == "precision" for value in c.values}
     bits = sorted(known, key=lambda value: known[value].weight_bits * known[value].activation_bits)
     blocks = [root.label for root in tree.roots() if not root.owners]
+    block: dict[str, str] = {}  # that a choice stands in; parents come before their children
+    for choice in tree:
+        block[choice.label] = choice.label if choice.parent is None else block[choice.parent[0]]
     ends = [set(), {blocks[0]}, {blocks[0], blocks[-1]}]
     for operation in operations:
         for low in bits or [None]:
@@ -60,17 +63,8 @@ def _plain(tree: ChoiceTree) -> Iterator[dict[str, Any]]:
                 yield {
                     choice.label: operation
                     if choice.kind == "operation" and operation in choice.values
-                    else (bits[-1] if _block(tree, choice) in wide else low)
+                    else (bits[-1] if block[choice.label] in wide else low)
                     if choice.kind == "precision"
                     else None
                     for choice in tree
                 }
-
-
-def _block(tree: ChoiceTree, choice: Choice) -> str:
-    """Label of the block that a choice stands in."""
-    parents = {other.label: other.parent for other in tree}
-    label = choice.label
-    while (parent := parents[label]) is not None:
-        label = parent[0]
-    return label
