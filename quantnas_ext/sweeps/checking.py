@@ -66,12 +66,12 @@ def check_searches(sweep: SweepConfig, folder: SweepFolder) -> None:
         planned_trials = [plan_trial(sweep, parameters, folder.trials) for parameters in examples(sweep)]
     seen: set[str] = set()
     for trial in planned_trials:
-        search = trial.config.search
-        key = repr((trial.config.space, trial.config.data, search.bitops_budget, search.bytes_budget, search.costs))
+        goals = goals_of(trial.config.search)
+        key = repr((trial.config.space, trial.config.data, goals))
         if key in seen:
             continue
         seen.add(key)
         with about(f"trial '{trial.name}'"):
             space = build_space(trial.config.space.name, trial.config.space.arguments)
             search_datasets(trial.config, space)
-            QuantNAS(search, costs=goals_of(search)).check(space)
+            QuantNAS(trial.config.search, costs=goals).check(space)
