@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from quantnas_ext import BitOps, InputError, QuantNAS, from_timm, quantize
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import write_text
 from quantnas_ext.quantization import quantized_layers
 from quantnas_ext.reporting.table import format_table
 from quantnas_ext.runs import command_line
@@ -194,8 +194,7 @@ def main(argv: list[str] | None = None) -> None:
             rows[name] = row_of(name, arguments.side, arguments.rounds)
             print(json.dumps(rows[name]), flush=True)
         if out is not None:
-            with atomic_file(out) as part:
-                part.write_text(json.dumps(rows, indent=1) + "\n")
+            write_text(out, json.dumps(rows, indent=1) + "\n")
     print(format_table([written(rows[name]) for name in names], ["network", *HEADS]))
 
 

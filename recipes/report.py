@@ -63,7 +63,8 @@ def check_report_folder(out: Path) -> None:
 
 def report(trials: Sequence[Trial], out: Path, *, images: int) -> None:
     """Write the report on some runs."""
-    from quantnas_ext.files.atomic import atomic_file  # with all that loads torch, after what can be refused without
+    # With all that loads torch, after what can be refused without.
+    from quantnas_ext.files.atomic import atomic_file, write_text
     from quantnas_ext.reporting.figures import save_figure
     from quantnas_ext.reporting.report.beside import file_names, still_front, table_csv
     from quantnas_ext.reporting.report.contents import report_contents
@@ -92,8 +93,7 @@ def report(trials: Sequence[Trial], out: Path, *, images: int) -> None:
     write_tensorboard(content, drawings, boards, names)
     write_json({**content, "trials": [{**trial, "crops": None} for trial in content["trials"]]}, out / "report.json")
     for name, written in (("runs.csv", table_csv(content)), (PAGE, page)):
-        with atomic_file(out / name) as temporary:
-            temporary.write_text(written, encoding="utf-8")
+        write_text(out / name, written)
     print(f"{len(trials)} runs, {len(page) / 1e6:.2f} MB: {out / PAGE}")
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset
 
 from quantnas_ext.deriving.calibration import score
-from quantnas_ext.errors import InputError, shown
+from quantnas_ext.errors import InputError
 from quantnas_ext.quantization import give_steps_a_group
 from quantnas_ext.search.loop.environment import make_accelerator, plain_modes, without_settings
-from quantnas_ext.search.loop.inputs import SearchData, check_dataset
+from quantnas_ext.search.loop.inputs import SearchData, check_callable, check_dataset
 from quantnas_ext.search.loop.phases import seeded
 from quantnas_ext.search.loop.processes import process_state
 from quantnas_ext.search.loop.sampling import EpochSampler
@@ -63,8 +63,7 @@ class CandidateEvaluator(Evaluator):
         check_dataset("training", train_dataset)
         check_dataset("validation", validation_dataset)
         for name, function in (("loss", loss), ("metric", metric)):
-            if function is not None and not callable(function):
-                raise InputError(f"{name} {shown(function)} cannot be called; give a function")
+            check_callable(name, function)
         of = nn.L1Loss() if loss is None else loss
         self.data = SearchData(train_dataset, validation_dataset, of, self.options)
         self.metric = metric or (lambda outputs, targets: -of(outputs, targets))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantnas_ext.errors import InputError, about, shown, unknown_name
+from quantnas_ext.arguments import name_among
+from quantnas_ext.errors import InputError, about, shown
 from quantnas_ext.runs.config import Config, load_config
 from quantnas_ext.sweeps.sweep_file import MOST_TRIALS, SweepConfig
 
@@ -89,8 +90,8 @@ def plan_trial(sweep: SweepConfig, parameters: Mapping[str, Any], trials: Path) 
         InputError: its method is unknown, or its configuration not possible.
     """
     method = parameters.get("method")
-    if method is not None and method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    if method is not None:
+        name_among("method", method, METHODS)
     kept = {key: value for key, value in parameters.items() if method not in WITHOUT_BUDGET or key not in _BUDGETS}
     name = trial_name(kept)
     changes = [f"{key}={json.dumps(value)}" for key, value in kept.items() if key != "method"]

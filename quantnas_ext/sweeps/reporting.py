@@ -10,7 +10,7 @@ from typing import Any
 from nni.runtime.env_vars import trial_env_vars
 from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import write_text
 from quantnas_ext.search.loop.epoch_record import EpochRecord
 
 Figures = dict[str, float]
@@ -83,8 +83,7 @@ class EpochReports:
         key = str(record.epoch)
         known = self._kept.get(key)
         self._kept[key] = {"default": known["default"] if known else psnr(), **epoch_figures(record)}
-        with atomic_file(self._file) as temporary:
-            temporary.write_text(json.dumps(self._kept), encoding="utf-8")
+        write_text(self._file, json.dumps(self._kept))
         if record.epoch not in self.told:
             self.told.add(record.epoch)
             self.send(record, self._kept[key])

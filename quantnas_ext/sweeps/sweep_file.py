@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from quantnas_ext.arguments import name_among
-from quantnas_ext.errors import InputError, about, unknown_name
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.errors import InputError, about
+from quantnas_ext.files.atomic import write_text
 from quantnas_ext.files.paths import expanded, is_file, seen_from
 from quantnas_ext.files.schema import build, number, read_yaml_file
 from quantnas_ext.runs.config import parse_override, shipped_configs
@@ -97,9 +97,7 @@ def load_sweep(path_or_name: str, overrides: Sequence[str] = ()) -> SweepConfig:
     path = Path(expanded(path_or_name))
     if path.suffix == "" and path.name == path_or_name and not is_file(path):
         shipped = shipped_sweeps()
-        if path.name not in shipped:
-            raise unknown_name("sweep", path.name, shipped)
-        path = shipped[path.name]
+        path = shipped[name_among("sweep", path.name, shipped)]
     if not is_file(path):
         raise InputError(
             f"sweep '{path}' is not a file{seen_from(path)}; name a YAML file, or one of those that ship: "
@@ -123,8 +121,7 @@ def load_sweep(path_or_name: str, overrides: Sequence[str] = ()) -> SweepConfig:
 def save_sweep(sweep: SweepConfig, path: Path) -> None:
     """Write a sweep's file, from which ``load_sweep`` reads an equal one."""
     text = yaml.safe_dump(dataclasses.asdict(sweep), sort_keys=False, allow_unicode=True)
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _checked(sweep: SweepConfig) -> SweepConfig:

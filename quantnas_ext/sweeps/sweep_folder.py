@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quantnas_ext.errors import InputError
-from quantnas_ext.files.atomic import atomic_file
+from quantnas_ext.files.atomic import atomic_file, write_text
 from quantnas_ext.files.lock import run_lock
 from quantnas_ext.files.paths import seen_from
 from quantnas_ext.sweeps.planning import PlannedTrial
@@ -172,8 +172,7 @@ class SweepFolder:
 
     def write_state(self, **state: Any) -> None:
         """Write ``portal.json`` anew."""
-        with atomic_file(self.portal) as temporary:
-            temporary.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        write_text(self.portal, json.dumps(state, indent=2) + "\n")
 
     def log(self, experiment: str, job: str, name: str = "trial.stderr") -> Path | None:
         """What a trial has printed, where it ran on this machine."""

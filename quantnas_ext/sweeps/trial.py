@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -122,8 +123,6 @@ def train_found(config: Config, run: RunFolder) -> None:
 
 def decidedness(run: RunFolder) -> dict[str, float]:
     """Entropy in nats, and the probability of the least decided choice, at the epoch that was derived from."""
-    import json
-
     from quantnas_ext.sweeps.reporting import least_decided
 
     with contextlib.suppress(OSError, ValueError, KeyError, IndexError):

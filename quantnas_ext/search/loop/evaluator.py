@@ -16,7 +16,7 @@ from quantnas_ext.errors import InputError, shown
 from quantnas_ext.search.loop.bilevel import BilevelSearch
 from quantnas_ext.search.loop.environment import check_environment, make_accelerator, plain_modes, without_settings
 from quantnas_ext.search.loop.epoch_record import EpochRecord
-from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData, check_dataset
+from quantnas_ext.search.loop.inputs import BoundStrategy, SearchData, check_callable, check_dataset
 from quantnas_ext.search.loop.processes import process_state
 from quantnas_ext.search.loop.sampling import FixedBatches
 from quantnas_ext.search.objective import SearchObjective
@@ -70,8 +70,7 @@ class AccelerateEvaluator(Evaluator):
         for name, dataset in (("training", train_dataset), ("validation", validation_dataset)):
             check_dataset(name, dataset)
         for name, function in (("loss", loss), ("on_epoch", on_epoch)):
-            if function is not None and not callable(function):
-                raise InputError(f"{name} {shown(function)} cannot be called; give a function")
+            check_callable(name, function)
         if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
             raise InputError(f"checkpoint {shown(checkpoint)} is no path; name a file")
         self.data = SearchData(train_dataset, validation_dataset, nn.L1Loss() if loss is None else loss, self.options)

@@ -68,6 +68,16 @@ class BoundStrategy:
     options: StrategyOptions
 
 
+def check_callable(name: str, function: object) -> None:
+    """Refuse what cannot be called in place of a function; None stands for none.
+
+    Raises:
+        InputError: naming the argument.
+    """
+    if function is not None and not callable(function):
+        raise InputError(f"{name} {shown(function)} cannot be called; give a function")
+
+
 def check_dataset(name: str, dataset: object) -> None:
     """Refuse data that cannot be gone through by index.
 
